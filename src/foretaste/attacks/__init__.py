@@ -1,0 +1,52 @@
+"""Attacks, by what the attacker controls. Results of different threats never share a ranking."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from foretaste.errors import SpecError
+
+if TYPE_CHECKING:
+    from foretaste.attacks.base import LabelledAttack, WeightAttack
+
+ATTACKS: dict[str, tuple[str, str, str]] = {
+    # name: (threat, where it is, one line)
+    "label-flip": (
+        "labelled",
+        "foretaste.attacks.labelled.label_flip:LabelFlip",
+        "copies of real rows with wrong labels: the cheap baseline",
+    ),
+    "exact": (
+        "labelled",
+        "foretaste.attacks.labelled.exact:Exact",
+        "exact Stackelberg attack on the convex head, on features or on pixels through the encoder",
+    ),
+    "pacl": (
+        "weights",
+        "foretaste.attacks.weights.pacl:PACL",
+        "PA-CL (our reconstruction): edit the encoder so that one chosen image gets one chosen class",
+    ),
+}
+
+
+def find(name: str) -> type[LabelledAttack] | type[WeightAttack]:
+    """The class of an attack.
+
+    Raises:
+        SpecError: there is no such attack; the message lists what there is.
+    """
+    if name not in ATTACKS:
+        raise SpecError(f"attack: one of {', '.join(ATTACKS)}", got=repr(name), do="see `foretaste list`")
+    module, _, attribute = ATTACKS[name][1].partition(":")
+    found: Any = getattr(import_module(module), attribute)
+    return found  # type: ignore[no-any-return]
+
+
+def configure(name: str, fields: dict[str, Any]) -> LabelledAttack | WeightAttack:
+    """An attack with the fields that a user typed; defaults for the rest.
+
+    Raises:
+        SpecError: no such attack, or a field is unknown or out of its range.
+    """
+    return find(name).configure(**fields)

@@ -1,0 +1,150 @@
+"""What an attack is given and what it gives back. Attacks never see test rows, and never judge themselves."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import Tensor
+
+from foretaste.encoders.base import Encoder
+from foretaste.errors import BudgetError
+from foretaste.images import Images
+from foretaste.method import Method
+from foretaste.record import Ledger
+from foretaste.runtime import Runtime
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all); does nothing to the result."""
+
+
+def quiet(done: int, total: int) -> None:
+    """The default progress: say nothing."""
+
+
+def poisoned_rows(budget: float, n: int) -> int:
+    """floor(budget * n) in exact arithmetic: 0.29 of 100 rows is 29, not the 28 that binary floats give.
+
+    Raises:
+        BudgetError: the budget is not a positive number, or leaves no row.
+    """
+    rows = int(Fraction(str(budget)) * n) if 0 < budget < float("inf") else 0
+    if rows < 1:
+        raise BudgetError(
+            f"budget: a share of the {n} training rows that gives at least one row",
+            got=f"{budget:g}",
+            do=f"pass at least {1 / max(n, 1):.2g}",
+        )
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """What the attacker of the labelled data knows: the victim's rows, own validation rows, the encoder, the head.
+
+    Attributes:
+        z: float32 [n, d], clean features of the victim's training rows, in the encoder's own units.
+        y: int64 [n].
+        validation_z, validation_y: the attacker's own rows, [k, d] and [k]; never the referee's test rows.
+        classes: C.
+        ridge: L2 weight of the victim's head, see `heads.objective`.
+        images: the victim's training images, aligned with `z`; None when features come from a file.
+        encoder: None when features come from a file.
+        runtime: where to compute.
+    """
+
+    z: Tensor
+    y: Tensor
+    validation_z: Tensor
+    validation_y: Tensor
+    classes: int
+    ridge: float
+    runtime: Runtime
+    images: Images | None = None
+    encoder: Encoder | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Poisoning:
+    """Rows to add to the head's training data.
+
+    Attributes:
+        y: int64 [m], the labels that the poison carries.
+        z: float32 [m, d] when the attacker writes features; None when images are added.
+        pixels: uint8 [m, 3, H, W] when the attacker writes images; None when features are added.
+        base: int64 [m], the row of the training set that each poison started from.
+        constraint: name of the constraint that the attack promises to keep; the referee checks it.
+        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255) or {"quantile": 0.95}.
+        ledger: what the attack did.
+    """
+
+    y: Tensor
+    base: Tensor
+    ledger: Ledger
+    z: Tensor | None = None
+    pixels: Tensor | None = None
+    constraint: str = "none"
+    limits: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Corruption:
+    """A poisoned encoder: a complete state dict with the keys of the encoder it came from, and the ledger."""
+
+    state: dict[str, Tensor]
+    ledger: Ledger
+
+
+class LabelledAttack(Method):
+    """An attack that adds labelled rows to the head's training data (threat `labelled`)."""
+
+    @abstractmethod
+    def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
+        """Make `rows` poisoned rows. The same arguments give the same bytes."""
+
+    def planned(self, rows: int) -> tuple[int, float]:
+        """About what `poison` costs: (images forward and backward through the encoder, fits of the head)."""
+        return 0, 0.0
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes this use of the attack in a table, e.g. `features, box`."""
+        return ""
+
+
+class WeightAttack(Method):
+    """An attack that edits the encoder's weights (threat `weights`)."""
+
+    @abstractmethod
+    def corrupt(
+        self,
+        encoder: Encoder,
+        target: Tensor,
+        references: Images,
+        shadow: Images,
+        seed: int,
+        runtime: Runtime,
+        progress: Progress = quiet,
+    ) -> Corruption:
+        """Edit a copy of the encoder so that `target` gets the class of `references` downstream.
+
+        Args:
+            encoder: the victim's; never changed.
+            target: uint8 [3, H, W], the one chosen image.
+            references: the attacker's images of the desired class (all of one label), at least one.
+            shadow: images whose features must stay; their labels are not used.
+            seed: of the named stream `attack`.
+            runtime: where to compute.
+            progress: called with (steps done, steps in all).
+        """
+
+    @abstractmethod
+    def planned(self, shadow: int) -> int:
+        """About what `corrupt` costs with so many shadow images: images forward and backward through the encoder."""
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes this use of the attack in a table."""
+        return ""

@@ -1,0 +1,1 @@
+"""One audit: spec in, record out. The only place where data, attack, encoder and probe meet, and the referee."""

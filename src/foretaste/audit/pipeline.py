@@ -1,0 +1,226 @@
+"""The clean pipeline: data, encoder, features and fitted probes, made once and shared by every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from foretaste import probes as probe_table
+from foretaste.attacks.base import Knowledge
+from foretaste.audit.spec import AuditSpec
+from foretaste.data import SplitSpec, load, split
+from foretaste.data.split import Split, divide
+from foretaste.encoders.base import Encoder
+from foretaste.encoders.build import build
+from foretaste.errors import SpecError
+from foretaste.features.cache import FeatureCache, cached_embed
+from foretaste.features.embed import probe_precision
+from foretaste.features.file import FeatureSet, check_same, read_features
+from foretaste.images import Images
+from foretaste.probes.base import FittedProbe, Probe
+from foretaste.record import DataEntry, EncoderEntry
+from foretaste.runtime import Runtime, make_runtime
+
+PRECISIONS = {
+    "float32": ("float32", False),
+    "float32-channels-last": ("float32", True),
+    "bfloat16": ("bfloat16", False),
+    "bfloat16-channels-last": ("bfloat16", True),
+}
+Note = Callable[[str, int, int], None]
+"""Called with (stage, done, in all)."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The default: say nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """The victim's clean pipeline.
+
+    Attributes:
+        spec: the audit, with `precision` resolved.
+        parts: features of train, validation, clean and test; a part may be missing when features come from files.
+        images: the same rows as images; None when features come from files.
+        encoder: None likewise.
+        runtime: device and precision.
+        probes: by their key in the record, the headline first.
+        fitted: the probes fitted on the clean training rows.
+        predictions: of the fitted probes on the test rows.
+        seconds: spent on each stage.
+        notes: what the record should say about the pipeline itself.
+    """
+
+    spec: AuditSpec
+    parts: dict[str, FeatureSet]
+    images: Split | None
+    encoder: Encoder | None
+    runtime: Runtime
+    probes: dict[str, Probe]
+    fitted: dict[str, FittedProbe]
+    predictions: dict[str, Tensor]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> FeatureSet:
+        """The victim's training rows."""
+        return self.parts["train"]
+
+    @property
+    def test(self) -> FeatureSet:
+        """The referee's rows; nothing outside `audit` sees them."""
+        return self.parts["test"]
+
+    @property
+    def headline(self) -> str:
+        """Key of the first probe."""
+        return next(iter(self.probes))
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return len(self.train.classes)
+
+    def knowledge(self) -> Knowledge:
+        """What an attack on the labelled data is given: copies, so that no attack can change the victim's rows."""
+        return Knowledge(
+            z=self.train.z.clone(),
+            y=self.train.y.clone(),
+            validation_z=self.parts["validation"].z.clone(),
+            validation_y=self.parts["validation"].y.clone(),
+            classes=self.classes,
+            ridge=self.spec.ridge,
+            runtime=self.runtime,
+            images=None if self.images is None else self.images.train,
+            encoder=self.encoder,
+        )
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of everything that a trial starts from."""
+        found = {name: part.digest for name, part in self.parts.items()}
+        if self.encoder is not None:
+            found["encoder"] = self.encoder.card.sha256
+        return found
+
+    def data_entry(self) -> DataEntry:
+        """The record's entry about the data."""
+        counts = torch.bincount(self.test.y, minlength=self.classes)
+        return DataEntry(
+            name=self.train.name,
+            digest=self.train.digest if self.images is None else self.images.train.digest,
+            classes=list(self.train.classes),
+            rows={name: len(part) for name, part in self.parts.items()},
+            chance=float(counts.max() / counts.sum()),
+        )
+
+    def encoder_entry(self) -> EncoderEntry | None:
+        """The record's entry about the encoder."""
+        if self.encoder is None:
+            return None
+        card = self.encoder.card
+        return EncoderEntry(
+            name=card.name,
+            architecture=card.architecture,
+            d=card.d,
+            sha256=card.sha256,
+            input_size=card.input_size,
+            source=card.source,
+            licence=card.licence,
+            dropped_keys=list(card.dropped_keys),
+        )
+
+
+def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
+    """Load, embed and fit.
+
+    Raises:
+        ForetasteError: bad data, a bad encoder or a setting that does not fit them.
+    """
+    runtime = make_runtime(spec.device)
+    probes = {p.name: probe_table.configure(p.name, _with_ridge(p.name, p.fields, spec.ridge)) for p in spec.probes}
+    seconds: dict[str, float] = {}
+    notes: list[str] = []
+    images, encoder = None, None
+    start = perf_counter()
+    if spec.features is not None:
+        parts = _feature_parts(spec)
+        seconds["load"] = perf_counter() - start
+    else:
+        dataset = load(spec.data, data_dir=spec.data_dir, download=spec.download)
+        images = split(dataset, spec.split)
+        if not len(images.validation):
+            raise SpecError("split: a validation share above 0", got="0", do="the attacker needs rows of its own")
+        encoder = build(spec.encoder, (images.train.pixels.shape[2], images.train.pixels.shape[3]))
+        encoder.to(runtime.device)
+        seconds["load"] = perf_counter() - start
+        runtime = _resolve_precision(spec, encoder, images.train, runtime)
+        spec = spec.model_copy(update={"precision": _name_of(runtime)})
+        start = perf_counter()
+        cache = FeatureCache()
+        parts = _embed_parts(images, encoder, runtime, cache, note)
+        seconds["embed"] = perf_counter() - start
+        notes += [cache.problem] if cache.problem else []
+    train, test = parts["train"], parts["test"]
+    start = perf_counter()
+    fitted = {}
+    for index, (key, probe) in enumerate(probes.items()):
+        note("fit", index, len(probes))
+        fitted[key] = probe.fit(train.z, train.y, len(train.classes), 0, runtime)
+    predictions = {key: one.predict(test.z) for key, one in fitted.items()}
+    seconds["fit"] = perf_counter() - start
+    return Pipeline(spec, parts, images, encoder, runtime, probes, fitted, predictions, seconds, tuple(notes))
+
+
+def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str, object]:
+    return {"ridge": ridge, **fields} if name == "exact" else fields
+
+
+def _resolve_precision(spec: AuditSpec, encoder: Encoder, images: Images, runtime: Runtime) -> Runtime:
+    if spec.precision == "auto":
+        return probe_precision(encoder, images.pixels[:512], runtime)
+    precision, channels_last = PRECISIONS[spec.precision]
+    return replace(runtime, precision=precision, channels_last=channels_last, reason="set in the spec")
+
+
+def _name_of(runtime: Runtime) -> str:
+    return next(name for name, kind in PRECISIONS.items() if kind == (runtime.precision, runtime.channels_last))
+
+
+def _embed_parts(
+    images: Split, encoder: Encoder, runtime: Runtime, cache: FeatureCache, note: Note
+) -> dict[str, FeatureSet]:
+    parts = {}
+    for name in ("train", "validation", "clean", "test"):
+        part: Images = getattr(images, name)
+        if not len(part):
+            continue
+        z = cached_embed(encoder, part, runtime, cache, progress=partial(note, f"embed {name}"))
+        parts[name] = FeatureSet(z, part.labels, part.classes, part.name)
+    return parts
+
+
+def _feature_parts(spec: AuditSpec) -> dict[str, FeatureSet]:
+    """Features from files; parts that no file gives are split off the training file, as images would be."""
+    assert spec.features is not None
+    rest = read_features(spec.features)
+    given = {}
+    for name, path in (("validation", spec.validation), ("test", spec.test)):
+        if path is not None:
+            given[name] = read_features(path, classes=len(rest.classes))
+            check_same(rest, given[name])
+    if "test" in given and "validation" in given:
+        return {"train": rest, **given}
+    return _split_features(rest, given, spec.split)
+
+
+def _split_features(rest: FeatureSet, given: dict[str, FeatureSet], spec: SplitSpec) -> dict[str, FeatureSet]:
+    rows = divide(rest.y, rest.classes, spec, rest.name, test="test" not in given)
+    own = {name: rest.take(index) for name, index in rows.items() if len(index) and name not in given}
+    return {**own, **given}

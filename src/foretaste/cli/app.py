@@ -1,0 +1,84 @@
+"""The commands, a line each; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foretaste import __version__
+from foretaste.cli import attack, audit, pretrain
+
+app = typer.Typer(
+    help="Measure, before a model ships, how much poison a pre-trained encoder and the head on top of it can take.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cache = typer.Typer(help="The features kept on this machine.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("audit")(audit.audit)
+app.command("attack", context_settings=EXTRA)(attack.attack)
+app.command("pretrain", context_settings=EXTRA)(pretrain.pretrain)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"foretaste {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(help="An attack, probe or method: show its fields.")] = None,
+) -> None:
+    """List attacks, probes, data sets, encoders and pre-training methods, or the fields of one."""
+    from foretaste.cli import listing
+
+    print(listing.everything() if name is None else listing.fields_of(name))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder that an audit wrote.")],
+    title: Annotated[str, typer.Option(help="Heading of the report.")] = "",
+) -> None:
+    """Write report.html and report.md again from record.jsonl alone; needs no torch."""
+    from foretaste.report import write
+
+    for path in write(folder, title=title):
+        print(path)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a line of record.jsonl."""
+    import json
+
+    from foretaste.record import TrialRecord
+
+    print(json.dumps(TrialRecord.model_json_schema(), indent=2))
+
+
+@cache.command("clear")
+def clear() -> None:
+    """Delete all cached features."""
+    from foretaste.features.cache import FeatureCache
+
+    store = FeatureCache()
+    print(f"freed {store.clear() / 2**20:.1f} MiB in {store.folder}")

@@ -1,0 +1,82 @@
+"""`foretaste attack NAME`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foretaste.cli import common
+from foretaste.errors import SpecError
+
+
+def attack(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="An attack, see foretaste list; its fields are flags too.")],
+    out: Annotated[Path, typer.Option(help="poison.npz for labelled data, poisoned.safetensors for an encoder.")],
+    data: common.Data = None,
+    data_dir: common.DataDir = None,
+    download: common.Download = False,
+    encoder: common.EncoderName = None,
+    weights: common.Weights = None,
+    width: common.Width = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
+    input_size: common.InputSize = None,
+    features: common.Features = None,
+    validation: common.Validation = None,
+    budget: Annotated[float | None, typer.Option(help="Added rows / training rows: floor(budget * n) rows.")] = None,
+    target_index: Annotated[int | None, typer.Option(help="Row of the test split to steer.")] = None,
+    target_class: Annotated[str | None, typer.Option(help="Class it should get: its number or its name.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the attack.")] = 0,
+    ridge: Annotated[float, typer.Option(help="L2 weight of the victim's head.")] = 1e-3,
+    split: common.SplitShares = None,
+    split_seed: common.SplitSeed = None,
+    limit: common.Limit = None,
+    device: common.Device = None,
+) -> None:
+    """Run one attack and write its poison.
+
+    On features, the npz has keys z and y; on data, x (uint8 [m, H, W, 3]) and y; both also have base, the training row
+    that each poison started from. An attack on the weights writes a complete encoder file.
+    """
+    from rich.console import Console
+
+    from foretaste import attacks
+    from foretaste.audit.single import Request, craft
+    from foretaste.cli.progress import make_progress
+
+    method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
+    chosen = common.encoder_values(encoder, weights, width, mean, std, input_size)
+    if features is None and data is None:
+        raise SpecError("attack: --features F.npz, or --data D with --encoder E", got="neither", do="pass one of them")
+    if features is not None and (data is not None or chosen):
+        raise SpecError("attack: --features, or --data with --encoder", got="both", do="pass one of them")
+    request = Request(
+        data=data,
+        data_dir=data_dir,
+        download=download,
+        encoder=_encoder(chosen, data),
+        features=features,
+        validation=validation,
+        budget=budget,
+        target_index=target_index,
+        target_class=target_class,
+        seed=seed,
+        ridge=ridge,
+        split=common.split_values(split, split_seed, limit),
+        device=device or "auto",
+    )
+    with make_progress(Console(stderr=True)) as bars:
+        bar = bars.add_task(name, total=None)
+        lines = craft(method, request, out, lambda done, total: bars.update(bar, completed=done, total=total))
+    print("\n".join([*lines, f"wrote {out}"]))
+
+
+def _encoder(chosen: dict[str, Any], data: str | None) -> dict[str, Any] | None:
+    if chosen or data is None:
+        return chosen or None
+    if data == "digits":
+        return {"reference": "digits-simclr"}
+    raise SpecError("--encoder: the encoder under attack", got="none", do="see `foretaste list`")

@@ -1,0 +1,139 @@
+"""`foretaste audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foretaste.cli import common
+from foretaste.errors import SpecError
+
+
+def audit(
+    file: Annotated[Path | None, typer.Argument(help="An audit as a YAML file; flags override it.")] = None,
+    data: common.Data = None,
+    data_dir: common.DataDir = None,
+    download: common.Download = False,
+    encoder: common.EncoderName = None,
+    weights: common.Weights = None,
+    width: common.Width = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
+    input_size: common.InputSize = None,
+    features: common.Features = None,
+    validation: common.Validation = None,
+    test: Annotated[Path | None, typer.Option(help="npz with the test features.")] = None,
+    attacks: Annotated[
+        str | None, typer.Option(help="Separated by commas; fields after colons: exact:carrier=pixels:epsilon=8.")
+    ] = None,
+    budgets: Annotated[str | None, typer.Option(help="Added rows / training rows, separated by commas.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of each labelled-data attack.")] = None,
+    targets: Annotated[int | None, typer.Option(help="(target, class) pairs of each attack on the weights.")] = None,
+    probes: Annotated[str | None, typer.Option(help="Victims, separated by commas; the first is the headline.")] = None,
+    ridge: Annotated[float | None, typer.Option(help="L2 weight of the exact head.")] = None,
+    split: common.SplitShares = None,
+    split_seed: common.SplitSeed = None,
+    limit: common.Limit = None,
+    device: common.Device = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 inside the encoder.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for record and report.")] = Path("foretaste-audit"),
+    only: Annotated[str | None, typer.Option(help="Run just this trial (its identity in the record).")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved audit, the number of trials and the time; run nothing.")
+    ] = False,
+) -> None:
+    """Audit an encoder and its head, and write the report. Without arguments: the embedded digits audit.
+
+    The same command continues an audit that was interrupted. Exit code 1: some trial failed (it is in the record).
+    """
+    from foretaste.audit.spec import AuditSpec
+
+    said: dict[str, Any] = {
+        "data": data,
+        "data_dir": data_dir,
+        "download": download or None,
+        "features": features,
+        "validation": validation,
+        "test": test,
+        "attacks": None if attacks is None else [part for part in attacks.split(",") if part],
+        "budgets": common.numbers(budgets, "--budgets"),
+        "seeds": seeds,
+        "targets": targets,
+        "probes": None if probes is None else [part for part in probes.split(",") if part],
+        "ridge": ridge,
+        "device": device,
+        "precision": precision,
+    }
+    values = {} if file is None else AuditSpec.read(file).model_dump(exclude_unset=True)
+    values |= {key: value for key, value in said.items() if value is not None}
+    if chosen := common.encoder_values(encoder, weights, width, mean, std, input_size):
+        values["encoder"] = chosen
+    if shares := common.split_values(split, split_seed, limit):
+        values["split"] = {**values.get("split", {}), **shares}
+    if (values.get("data") or values.get("features")) and "encoder" not in values:
+        _need_encoder(values)
+    spec = AuditSpec.make(values, "audit" if file is None else str(file))
+    if dry_run:
+        _show_plan(spec)
+    else:
+        _run(spec, out, only)
+
+
+def _need_encoder(values: dict[str, Any]) -> None:
+    """The embedded encoder is for the embedded digits; another data set needs its own."""
+    if values.get("features"):
+        if "attacks" not in values:
+            values["attacks"] = ["label-flip", "exact"]
+    elif values["data"] != "digits":
+        raise SpecError("--encoder: the encoder to audit on these data", got="none", do="see `foretaste list`")
+
+
+def _show_plan(spec: Any) -> None:
+    from foretaste.audit.pipeline import prepare
+    from foretaste.sweep.plan import configured, estimate_seconds, plan
+
+    configured(spec)
+    pipeline = prepare(spec)
+    trials = plan(pipeline)
+    seconds = estimate_seconds(pipeline, trials)
+    print(pipeline.spec.to_yaml(), end="")
+    print(f"# {len(trials)} trials, about {_duration(seconds)} on this machine")
+
+
+def _run(spec: Any, out: Path, only: str | None) -> None:
+    from rich.console import Console
+
+    from foretaste.cli.progress import AuditProgress
+    from foretaste.report import write
+    from foretaste.sweep.run import run
+
+    console = Console(stderr=True)
+    with AuditProgress(console) as progress:
+        outcome = run(spec, out, progress, only)
+    page, text = write(out)
+    print(_verdict(text))
+    print(f"report: {page}")
+    if outcome.failures:
+        console.print(
+            f"{len(outcome.failures)} of {len(outcome.records)} trials failed; see {out}/record.jsonl", markup=False
+        )
+        raise typer.Exit(1)
+
+
+def _verdict(report: Path) -> str:
+    """The plain words on top of the report, up to its first section."""
+    lines = report.read_text(encoding="utf-8").splitlines()
+    heads = [number for number, line in enumerate(lines) if line.startswith("## ")]
+    return "\n".join(lines[1 : heads[1] if len(heads) > 1 else None]).strip()
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )

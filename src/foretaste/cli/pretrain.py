@@ -1,0 +1,69 @@
+"""`foretaste pretrain`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foretaste.cli import common
+
+
+def pretrain(
+    context: typer.Context,
+    data: Annotated[str, typer.Option("--data", help="Name of a data set (foretaste list), FILE.npz or a folder.")],
+    out: Annotated[Path, typer.Option(help="File for the encoder: NAME.safetensors, with its card beside it.")],
+    data_dir: common.DataDir = None,
+    download: common.Download = False,
+    arch: Annotated[str, typer.Option(help="resnet18-small or timm:NAME.")] = "resnet18-small",
+    width: common.Width = None,
+    method: Annotated[str, typer.Option(help="See foretaste list; its fields are flags too.")] = "simclr",
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and views.")] = 0,
+    split_seed: common.SplitSeed = None,
+    limit: common.Limit = None,
+    device: common.Device = None,
+    licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")] = False,
+) -> None:
+    """Pre-train an encoder on the rows of a data set that are not test rows, without their labels.
+
+    The same command continues a run that was interrupted.
+    """
+    from rich.console import Console
+
+    from foretaste import pretrain as table
+    from foretaste.cli.progress import make_progress
+    from foretaste.data import SplitSpec, load, whole
+    from foretaste.pretrain.run import run
+    from foretaste.runtime import make_runtime
+
+    fields = common.extra_fields(context.args, "pretrain")
+    chosen = table.find(method).configure(**fields)
+    runtime = make_runtime(device or "auto")
+    images, _ = whole(
+        load(data, data_dir=data_dir, download=download), SplitSpec(**common.split_values(None, split_seed, limit))
+    )
+    words = ["foretaste", "pretrain", "--data", data, "--arch", arch, "--method", method, "--seed", str(seed)]
+    words += ["--width", str(width)] if width is not None else []
+    words += [word for key, value in fields.items() for word in (f"--{key.replace('_', '-')}", value)]
+    words += ["--out", out.name]
+    with make_progress(Console(stderr=True)) as bars:
+        bar = bars.add_task(f"pretrain {arch}", total=None)
+        card = run(
+            images,
+            arch,
+            width,
+            chosen,
+            seed,
+            runtime,
+            out,
+            lambda done, total, loss: bars.update(
+                bar, completed=done, total=total, description=f"pretrain {arch}, loss {loss:.3f}"
+            ),
+            command=shlex.join(words),
+            licence=licence,
+            overwrite=overwrite,
+        )
+    print(f"wrote {out}: {card.architecture}, {card.d} features, {card.source}")

@@ -1,0 +1,48 @@
+"""A configured method is a frozen value: its fields are its hyperparameters, its flags and its entry in the record."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from foretaste.errors import SpecError
+
+
+class Method(BaseModel):
+    """Base of every attack, defence and probe: keyword-only, immutable, unknown fields are errors.
+
+    Subclasses set `name` (as on the command line) and declare their hyperparameters as pydantic fields with a
+    description, a range and the default of the paper.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str]
+
+    @classmethod
+    def configure(cls, **fields: Any) -> Self:
+        """Build the method from fields that a user typed.
+
+        Raises:
+            SpecError: a field is unknown or out of its range; the message lists what there is.
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise SpecError(
+                f"{cls.name}: fields {', '.join(cls.model_fields) or '(none)'}",
+                got=describe(error),
+                do=f"see `foretaste list {cls.name}`",
+            ) from None
+
+    def entry(self) -> dict[str, Any]:
+        """The method as the record keeps it: its name and every field, JSON types only."""
+        return {"name": self.name, **self.model_dump(mode="json")}
+
+
+def describe(error: ValidationError) -> str:
+    """One line that says which fields of a pydantic model are wrong, and how."""
+    return ", ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'value'} = {item.get('input')!r} ({item['msg'].lower()})"
+        for item in error.errors(include_url=False)
+    )

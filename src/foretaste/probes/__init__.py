@@ -1,0 +1,49 @@
+"""Probes: what a victim trains on features, and is judged by."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from foretaste.errors import SpecError
+
+if TYPE_CHECKING:
+    from foretaste.probes.base import Probe
+
+PROBES: dict[str, tuple[str, str]] = {
+    # name: (where it is, one line)
+    "exact": (
+        "foretaste.probes.exact:ExactProbe",
+        "L2-regularised softmax regression solved to its optimum: the same head whatever the seed",
+    ),
+    "sgd": (
+        "foretaste.probes.sgd:SGDProbe",
+        "the linear probe of the papers: 100 epochs of momentum SGD with a cosine schedule",
+    ),
+    "knn": (
+        "foretaste.probes.knn:KNNProbe",
+        "majority of the k nearest training rows by cosine",
+    ),
+}
+
+
+def find(name: str) -> type[Probe]:
+    """The class of a probe.
+
+    Raises:
+        SpecError: there is no such probe; the message lists what there is.
+    """
+    if name not in PROBES:
+        raise SpecError(f"probe: one of {', '.join(PROBES)}", got=repr(name), do="see `foretaste list`")
+    module, _, attribute = PROBES[name][0].partition(":")
+    found: Any = getattr(import_module(module), attribute)
+    return found  # type: ignore[no-any-return]
+
+
+def configure(name: str, fields: dict[str, Any]) -> Probe:
+    """A probe with the fields that a user typed; defaults for the rest.
+
+    Raises:
+        SpecError: no such probe, or a field is unknown or out of its range.
+    """
+    return find(name).configure(**fields)

@@ -1,0 +1,53 @@
+"""What every probe does: fit on labelled features, then predict."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from foretaste.errors import DataError
+from foretaste.method import Method
+from foretaste.runtime import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """A probe after fitting.
+
+    Attributes:
+        predict: float [k, d], in the units that the probe was fitted in, to classes int64 [k] on the CPU.
+        figures: numbers about the fit, e.g. its residual.
+    """
+
+    predict: Callable[[Tensor], Tensor]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Probe(Method):
+    """A classifier on features, fitted by the victim on rows that may hold poison."""
+
+    @abstractmethod
+    def fit(self, z: Tensor, y: Tensor, classes: int, seed: int, runtime: Runtime) -> FittedProbe:
+        """Fit on all rows. The same arguments give the same predictions.
+
+        Args:
+            z: float32 [n, d], n >= 1, in the encoder's own units.
+            y: int64 [n] in [0, classes).
+            classes: C; a class may have no row.
+            seed: of the named stream `probe`, for the probes that draw.
+            runtime: where to compute.
+
+        Raises:
+            DataError: no row, or labels that do not fit.
+        """
+
+
+def check_rows(z: Tensor, y: Tensor, classes: int) -> None:
+    """Raise DataError unless z is [n, d] and y [n] in [0, classes), n >= 1."""
+    if z.ndim != 2 or len(z) != len(y) or not len(y):
+        raise DataError("probe: features [n, d] with n labels, n >= 1", got=f"{list(z.shape)} and {list(y.shape)}")
+    if not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise DataError(f"probe: labels in [0, {classes - 1}]", got=f"{int(y.min())} to {int(y.max())}")

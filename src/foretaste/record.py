@@ -1,0 +1,236 @@
+"""The record: one JSON line per trial, enough to reproduce it, score it again and report it. No torch here.
+
+All shares and changes are fractions (0.03 is 3 %); labels are indices into `data.classes`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from foretaste.errors import RecordError
+
+FORMAT: Literal["foretaste.trial/1"] = "foretaste.trial/1"
+FILE_NAME = "record.jsonl"
+Threat = Literal["clean", "labelled", "weights"]
+
+
+class Part(BaseModel):
+    """Base of the record's parts: frozen, unknown keys are errors, NaN is not a number that a record may hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Estimate(Part):
+    """A number with its sample size and interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(description="rows or trials behind the number")
+    method: str = Field(description="how the interval was made, and its coverage")
+
+
+class DataEntry(Part):
+    """What the trial was run on."""
+
+    name: str
+    digest: str = Field(description="sha256 over pixels (or features) and labels")
+    classes: list[str]
+    rows: dict[str, int] = Field(description="rows of each part of the split: train, validation, clean, test")
+    chance: float = Field(description="share of the most frequent test class")
+
+
+class EncoderEntry(Part):
+    """The encoder's card, as far as the report needs it."""
+
+    name: str
+    architecture: str
+    d: int
+    sha256: str
+    input_size: int | None = None
+    source: str = ""
+    licence: str = ""
+    dropped_keys: list[str] = Field(default=[], description="keys of the checkpoint that the encoder does not use")
+
+
+class ProbeScores(Part):
+    """Accuracy of one probe on the test rows: the clean twin, the poisoned one and the paired change."""
+
+    clean: Estimate
+    poisoned: Estimate | None = None
+    change: Estimate | None = Field(default=None, description="poisoned minus clean, paired over the test rows")
+
+
+class TargetScores(Part):
+    """What happened to the one chosen image (threat `weights`)."""
+
+    index: int = Field(description="row of the test split")
+    true_class: int
+    target_class: int
+    clean_prediction: int
+    poisoned_prediction: int
+    eligible: bool = Field(description="the clean pipeline gets the image right, and the target class is another one")
+    success: bool = Field(description="the poisoned pipeline gives the image the target class")
+    clean_success: bool = Field(description="the clean pipeline already did (base rate)")
+    collateral: Estimate = Field(description="share of the other test predictions that changed")
+
+
+class Ledger(Part):
+    """What the attack says it did; the referee checks it."""
+
+    changed: list[int] | list[str] = Field(description="rows of the training set the poison is based on, or tensors")
+    added: int = Field(default=0, description="rows added to the training set")
+    objective: list[float] = Field(default=[], description="the attack's objective, one value per step")
+    objective_name: str = ""
+    better: Literal["higher", "lower"] = "higher"
+    residuals: dict[str, float] = Field(default={}, description="relative residuals of the inner solves, worst step")
+    figures: dict[str, float] = Field(default={}, description="other numbers the attack reports")
+    passes: int = Field(default=0, description="images sent through the encoder, forward, or forward and backward")
+
+
+class Check(Part):
+    """One thing that the referee recomputed."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+class Exhibit(Part):
+    """One poison image beside its base, as PNG data in base64."""
+
+    poison_png: str
+    base_png: str
+    poison_label: int
+    base_label: int
+    caption: str = ""
+
+
+class Projection(Part):
+    """First two principal components of the clean features, with the poison in the same axes."""
+
+    clean: list[tuple[float, float]]
+    clean_labels: list[int]
+    poison: list[tuple[float, float]]
+    poison_labels: list[int]
+
+
+class TrialError(Part):
+    """Why a trial failed."""
+
+    type: str
+    message: str
+
+
+class TrialRecord(Part):
+    """One line of record.jsonl."""
+
+    format: Literal["foretaste.trial/1"] = FORMAT
+    trial: str = Field(description="digest of the trial's spec: its identity")
+    status: Literal["ok", "failed"]
+    threat: Threat
+    attack: str = Field(description="name of the attack; `none` for the clean twin")
+    variant: str = Field(default="", description="what distinguishes this use of the attack, e.g. `features, box`")
+    budget: float | None = Field(default=None, description="added rows / clean training rows")
+    seed: int
+    spec: dict[str, JsonValue] = Field(description="the resolved spec of this trial")
+    command: str = Field(description="the command that runs this trial alone")
+    data: DataEntry
+    encoder: EncoderEntry | None = Field(default=None, description="None when features come from a file")
+    digests: dict[str, str] = Field(default={}, description="sha256 of clean features, poison, poisoned encoder")
+    scores: dict[str, ProbeScores] = Field(default={}, description="by probe; the first is the headline")
+    target: TargetScores | None = None
+    predictions: dict[str, str] = Field(default={}, description="test predictions by probe, see pack_labels")
+    truth: str = Field(default="", description="test labels, see pack_labels")
+    controls: dict[str, Estimate] = Field(default={}, description="yardsticks of the clean twin, e.g. random features")
+    ledger: Ledger | None = None
+    referee: list[Check] = []
+    warnings: list[str] = []
+    exhibits: list[Exhibit] = []
+    projection: Projection | None = None
+    error: TrialError | None = None
+    seconds: dict[str, float] = Field(default={}, description="per stage")
+    versions: dict[str, str] = {}
+    machine: dict[str, str] = {}
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of a JSON value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pack_labels(labels: NDArray[Any] | Iterable[int]) -> str:
+    """Labels [n] as base64 of deflated little-endian uint16; `unpack_labels` reads them back."""
+    array = np.asarray(labels)
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < 2**16:
+        raise ValueError(f"pack_labels expects labels in [0, 65535], got {array.min()} to {array.max()}")
+    return base64.b64encode(zlib.compress(array.astype("<u2").tobytes(), 9)).decode()
+
+
+def unpack_labels(text: str) -> NDArray[np.int64]:
+    """Labels [n] from `pack_labels`.
+
+    Raises:
+        RecordError: the text is not such a list.
+    """
+    try:
+        return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), dtype="<u2").astype(np.int64)
+    except (ValueError, zlib.error) as error:
+        raise RecordError("record: packed labels", got=str(error), do="run the trial again") from None
+
+
+def append(folder: Path, record: TrialRecord) -> None:
+    """Add one line to the folder's record: one write, then fsync, so a killed process leaves whole lines behind it."""
+    line = record.model_dump_json(exclude_defaults=False) + "\n"
+    descriptor = os.open(folder / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path, *, repair: bool = False) -> list[TrialRecord]:
+    """All trials of a record, in file order; of two lines with one identity the later counts.
+
+    Args:
+        path: record.jsonl, or the folder that holds it.
+        repair: cut off an unfinished last line (what a killed process leaves) instead of ignoring it.
+
+    Raises:
+        RecordError: no such file, or a line in the middle is damaged or of another format.
+    """
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise RecordError(f"{path}: a record file", got="nothing there", do="pass the folder that an audit wrote")
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if repair and len(whole) < len(content):
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(whole)
+        temporary.replace(path)
+    trials: dict[str, TrialRecord] = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            trial = TrialRecord.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise RecordError(
+                f"{path}, line {number}: a trial of format {FORMAT}",
+                got=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+                do="restore the file or delete that line",
+            ) from None
+        trials[trial.trial] = trial
+    return list(trials.values())

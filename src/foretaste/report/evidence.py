@@ -1,0 +1,109 @@
+"""Tables that let a reader check the report: the referee's checks, the attacks' ledgers, cards, versions."""
+
+from __future__ import annotations
+
+from foretaste.report.naming import label
+from foretaste.report.numbers import budget
+from foretaste.report.summary import Summary
+from foretaste.report.tables import NONE, Line, Table
+
+
+def referee(summary: Summary) -> Table:
+    """What the referee recomputed, per attack: passed of all, with one finding as an example."""
+    found: dict[tuple[str, str], list[tuple[bool, str]]] = {}
+    for trial in summary.records:
+        name = label(trial.attack, trial.variant)
+        for item in trial.referee:
+            found.setdefault((name, item.name), []).append((item.ok, item.found))
+    lines = []
+    for (name, check), results in found.items():
+        example = min(results)[1]  # a failed one first
+        lines.append(Line([name, check, f"{sum(ok for ok, _ in results)} of {len(results)}", example]))
+    return Table(
+        "referee",
+        "What the referee recomputed from the poison itself, not from what the attack says",
+        ["attack", "check", "passed", "found, for example"],
+        lines,
+        4,
+    )
+
+
+def ledgers(summary: Summary) -> Table:
+    """What the attacks report: objective, worst residuals, other figures (means over trials)."""
+    groups = [(row.name, budget(row.budget), row.trials) for row in summary.rows]
+    groups += [(row.name, NONE, row.pairs) for row in summary.weights]
+    lines = []
+    for name, share, trials in groups:
+        kept = [trial.ledger for trial in trials if trial.ledger]
+        if not kept:
+            continue
+        moving = [ledger.objective for ledger in kept if ledger.objective]
+        first, last = (sum(values[end] for values in moving) / max(len(moving), 1) for end in (0, -1))
+        objective = f"{kept[0].objective_name or 'objective'} {first:.4g} → {last:.4g}" if moving else NONE
+        residuals: dict[str, float] = {}
+        figures: dict[str, list[float]] = {}
+        for ledger in kept:
+            for key, value in ledger.residuals.items():
+                residuals[key] = max(value, residuals.get(key, value))
+            for key, value in ledger.figures.items():
+                figures.setdefault(key, []).append(value)
+        worst = "; ".join(f"{key} {value:.2g}" for key, value in residuals.items()) or NONE
+        means = "; ".join(f"{key} {sum(values) / len(values):.4g}" for key, values in figures.items()) or NONE
+        changed = f"{sum(len(ledger.changed) for ledger in kept) / len(kept):,.0f}"
+        lines.append(Line([name, share, objective, worst, means, changed]))
+    return Table(
+        "ledgers",
+        "What the attacks report of themselves: mean objective at the start and the end, worst relative residuals of "
+        "the inner solves, other figures, and how many rows or tensors the poison is based on",
+        ["attack", "budget", "objective", "residuals", "figures", "rows or tensors"],
+        lines,
+        5,
+    )
+
+
+def cards(summary: Summary) -> list[Table]:
+    """Data, encoder, machine and versions."""
+    data, encoder = summary.data, summary.encoder
+    tables = [
+        _facts(
+            "data",
+            "Data",
+            {
+                "name": data.name,
+                "rows": ", ".join(f"{part} {rows:,}" for part, rows in data.rows.items()),
+                "classes": f"{len(data.classes)}: {', '.join(data.classes)}",
+                "sha256": data.digest,
+            },
+        )
+    ]
+    if encoder:
+        dropped = f"{len(encoder.dropped_keys)}: {', '.join(encoder.dropped_keys)}" if encoder.dropped_keys else "none"
+        facts = {
+            "name": encoder.name,
+            "architecture": encoder.architecture,
+            "features": f"{encoder.d}",
+            "input size": f"{encoder.input_size}" if encoder.input_size else NONE,
+            "source": encoder.source or NONE,
+            "licence": encoder.licence or NONE,
+            "keys of the file that were not used": dropped,
+            "sha256": encoder.sha256,
+        }
+        tables.append(_facts("encoder", "Encoder", facts))
+    if summary.clean and summary.clean.digests:
+        tables.append(_facts("digests", "Digests of the clean twin", dict(summary.clean.digests)))
+    tables.append(_facts("machine", "Machine", _values([trial.machine for trial in summary.records])))
+    tables.append(_facts("versions", "Versions", _values([trial.versions for trial in summary.records])))
+    return [table for table in tables if table.lines]
+
+
+def _facts(name: str, caption: str, facts: dict[str, str]) -> Table:
+    return Table(name, caption, ["what", "value"], [Line([key, value]) for key, value in facts.items()], 2)
+
+
+def _values(entries: list[dict[str, str]]) -> dict[str, str]:
+    """One value per key; trials that ran elsewhere add theirs."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        for key, value in entry.items():
+            found.setdefault(key, {})[value] = None
+    return {key: "; ".join(values) for key, values in found.items()}

@@ -1,0 +1,104 @@
+"""The HTML page: templates with autoescape on, plots as JSON that cannot end their block, a policy against the rest.
+
+The page loads nothing. Its Content-Security-Policy forbids every request and every script except the two in the page,
+which it names by hash: text that slipped through the escaping could still not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from foretaste.report import details, evidence, plots, tables
+from foretaste.report.naming import class_name
+from foretaste.report.summary import Summary
+from foretaste.report.verdict import Sentence
+
+
+def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
+    """The whole page as one string."""
+    draw, own = _plotly(), _source("report.js")
+    curves = plots.curves(summary)
+    steered = plots.steered(summary.weights)
+    objectives = details.objectives(summary)
+    projections = details.projections(summary)
+    shown = [*curves, *([steered] if steered else []), *projections, *objectives]
+    topics: dict[str, list[Sentence]] = {}
+    for sentence in verdict:
+        topics.setdefault(sentence.topic, []).append(sentence)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            heading=heading,
+            summary=summary,
+            topics=topics,
+            policy=_policy([draw, own]),
+            style=Markup(_source("report.css")),
+            plotly=Markup(draw),
+            script=Markup(own),
+            curves=curves,
+            steered=steered,
+            objectives=objectives,
+            projections=projections,
+            galleries=details.galleries(summary),
+            figures=[(plot.name, embed(plot.figure)) for plot in shown],
+            labelled=tables.labelled(summary),
+            judged=tables.judged(summary),
+            weights=tables.weights(summary),
+            pairs=tables.pairs(summary),
+            failures=tables.failures(summary),
+            clean=tables.clean(summary),
+            cost=tables.cost(summary),
+            referee=evidence.referee(summary),
+            ledgers=evidence.ledgers(summary),
+            cards=evidence.cards(summary),
+            class_name=lambda index: class_name(summary.data, index),
+        )
+    )
+
+
+def embed(value: Any) -> Markup:
+    """JSON for a script block: ASCII only, and without a character that could end the block or start a comment."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    # The three characters occur only inside strings, where an escape means the same; U+2028 is one already.
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _policy(scripts: list[str]) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    )
+    # Plotly styles its elements one by one, hence 'unsafe-inline' for styles.
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("foretaste.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _plotly() -> str:
+    """Plotly's own script, from the installed package: its file alone, without importing its Python side."""
+    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+
+
+def _source(name: str) -> str:
+    return resources.files("foretaste.report").joinpath("templates", name).read_text(encoding="utf-8")

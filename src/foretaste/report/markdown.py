@@ -1,0 +1,67 @@
+"""The report as Markdown: the same verdict and tables, and each row's commands below its table."""
+
+from __future__ import annotations
+
+import re
+
+from foretaste.report import evidence, tables
+from foretaste.report.summary import Summary
+from foretaste.report.tables import Table
+from foretaste.report.verdict import Sentence
+
+
+def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
+    """The whole file as one string."""
+    parts = [f"# {text(heading)}", "## Verdict", *_bullets([line.text for line in verdict])]
+    rows, pairs = tables.labelled(summary), tables.pairs(summary)
+    parts += ["## Labelled rows", *(_table(rows) if rows.lines else ["Not part of this audit."])]
+    if rows.lines and (judged := tables.judged(summary)):
+        parts += _table(judged)
+    weights = tables.weights(summary)
+    parts += ["## Encoder weights", *(_table(weights) if weights.lines else ["Not part of this audit."])]
+    parts += _table(pairs) if pairs.lines else []
+    parts += ["## Warnings", *(_bullets([_warning(w.text, w.trials) for w in summary.warnings]) or ["None."])]
+    if summary.failures:
+        parts += ["## Failed trials", *_table(tables.failures(summary))]
+    parts += ["## Cost", *_table(tables.cost(summary)), "## Evidence"]
+    for table in (
+        tables.clean(summary),
+        evidence.ledgers(summary),
+        evidence.referee(summary),
+        *evidence.cards(summary),
+    ):
+        parts += _table(table) if table.lines else []
+    return "\n\n".join(parts) + "\n"
+
+
+def text(value: str) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no link, on one line."""
+    flat = " ".join(value.split())
+    flat = re.sub(r"([\\`*_|~])", r"\\\1", flat)
+    # A bracket alone is text; only what follows it makes a link.
+    flat = re.sub(r"\](?=[(\[:])", r"]\\", flat)
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _bullets(lines: list[str]) -> list[str]:
+    return ["\n".join(f"- {text(line)}" for line in lines)] if lines else []
+
+
+def _warning(message: str, trials: list[str]) -> str:
+    return f"{message} ({'; '.join(trials)})" if trials else message
+
+
+def _table(table: Table) -> list[str]:
+    rule = ["---" if place < table.text else "---:" for place in range(len(table.columns))]
+    rows = [[text(column) for column in table.columns], rule]
+    rows += [[text(cell) for cell in line.cells] for line in table.lines]
+    parts = [text(table.caption), "\n".join("| " + " | ".join(row) + " |" for row in rows)]
+    blocks = [command for line in table.lines for command in line.commands]
+    return parts + (["To reproduce, in the order of the rows:", _code(blocks)] if blocks else [])
+
+
+def _code(commands: list[str]) -> str:
+    """A fenced block whose fence is longer than any run of backticks inside it."""
+    inside = "\n".join(commands)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", inside)), default=0))
+    return f"{fence}sh\n{inside}\n{fence}"

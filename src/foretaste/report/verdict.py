@@ -1,0 +1,148 @@
+"""The verdict in plain words. Every number in it is one of the summary's; nothing is rated or rounded up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretaste.report.numbers import accuracy, budget, change_interval, count, interval, percent, points
+from foretaste.report.pairing import Cell
+from foretaste.report.summary import Row, Summary, WeightRow
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of the verdict.
+
+    Attributes:
+        topic: the part of the audit that it is about.
+        claim: what was found.
+        basis: what the claim rests on: attack, n, seeds; may be empty.
+    """
+
+    topic: str
+    claim: str
+    basis: str = ""
+
+    @property
+    def text(self) -> str:
+        """The whole sentence, with its full stop."""
+        return f"{self.claim} ({self.basis})." if self.basis else f"{self.claim}."
+
+
+LABELLED = "Labelled rows"
+WEIGHTS = "Encoder weights"
+YARDSTICKS = "Yardsticks"
+LIMITS = "Limits"
+
+
+def sentences(summary: Summary) -> list[Sentence]:
+    """The verdict, most important first: labelled rows, encoder weights, yardsticks, limits."""
+    return [*_labelled(summary), *_weights(summary), _yardsticks(summary), *_limits(summary)]
+
+
+def strongest(summary: Summary, share: float) -> Row | None:
+    """The row with the largest drop of the headline accuracy at one budget."""
+    scored = [(row.head.change.value, row) for row in summary.rows if row.budget == share and row.head]
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _labelled(summary: Summary) -> list[Sentence]:
+    if not any(trial.threat == "labelled" for trial in summary.records):
+        return [Sentence(LABELLED, "No attack on the labelled rows was part of this audit")]
+    worst = [row for share in summary.budgets if (row := strongest(summary, share))]
+    if not worst:
+        failed = count(sum(row.failed for row in summary.rows), "trial")
+        return [
+            Sentence(LABELLED, f"No attack on the labelled rows gave a result, so nothing follows: {failed} failed")
+        ]
+    lines = [_cost(row, row.head) for row in worst if row.head]
+    row = worst[-1]
+    beside = sorted(
+        (
+            (other.head.change.value, other.name, other.head)
+            for other in summary.rows
+            if other.head and other is not row and other.budget == row.budget
+        ),
+        key=lambda item: item[:2],
+    )
+    if beside:
+        others = "; ".join(f"{name} {accuracy(cell.poisoned)} %" for _, name, cell in beside)
+        lines.append(Sentence(LABELLED, f"The other attacks at {budget(row.budget)} leave an accuracy of: {others}"))
+    if elsewhere := "; ".join(f"{key} {accuracy(row.cells[key].poisoned)} %" for key in list(row.cells)[1:]):
+        lines.append(
+            Sentence(LABELLED, f"The poison of {row.name} at {budget(row.budget)}, judged otherwise: {elsewhere}")
+        )
+    return lines
+
+
+def _cost(row: Row, cell: Cell) -> Sentence:
+    source = f"{row.attack}{', ' if row.variant else ''}{row.variant}"
+    basis = f"{source}; n = {count(cell.rows, 'test row')}, {count(cell.seeds, 'seed')}"
+    before, after = percent(cell.clean.value), f"{percent(cell.poisoned.value)} % {interval(cell.poisoned)}"
+    share = f"{budget(row.budget)} of poisoned rows"
+    if cell.change.high < 0:
+        return Sentence(LABELLED, f"{share} can take accuracy from {before} to {after}", basis)
+    claim = f"{share} did not lower accuracy measurably: {before} % before, {after} after the strongest attack"
+    return Sentence(LABELLED, claim, basis)
+
+
+def _weights(summary: Summary) -> list[Sentence]:
+    if not summary.weights:
+        return [Sentence(WEIGHTS, "No attack on the encoder's weights was part of this audit")]
+    return [_steered(row) for row in summary.weights]
+
+
+def _steered(row: WeightRow) -> Sentence:
+    if not row.pairs:
+        failed = count(row.failed, "trial")
+        return Sentence(
+            WEIGHTS, f"{row.name} on the encoder's weights gave no result, so nothing follows: {failed} failed"
+        )
+    images = {trial.target.index for trial in row.pairs if trial.target}
+    noun = "chosen image" if len(images) == len(row.pairs) else "(image, class) pair"
+    if row.success is None:
+        return Sentence(
+            WEIGHTS,
+            f"None of the {count(len(row.pairs), noun)} of {row.name} is eligible, so no success rate can be given: "
+            "the clean pipeline has to get the image right, and the wanted class has to be another",
+        )
+    share = f"{percent(row.success.value, 0)} % {interval(row.success, 0)}"
+    claim = f"{row.successes} of {count(row.success.n, noun)} ({share}) could be steered by editing the encoder"
+    basis = row.name
+    if change := next(iter(row.changes.values()), None):
+        if change.value <= 0:
+            cost = [percent(-value + 0.0).replace("-", "−") for value in (change.value, change.high, change.low)]
+            claim += f", at {cost[0]} points of accuracy [{cost[1]}, {cost[2]}]"
+        else:
+            claim += f", with accuracy moving by {points(change.value)} points {change_interval(change)}"
+        basis += f"; accuracy over {count(change.n, 'edited encoder')}"
+    if row.base:
+        before = f"{round(row.base.value * row.base.n)} of {row.base.n}"
+        basis += f"; the clean encoder already gave the wanted class for {before}"
+    return Sentence(WEIGHTS, claim, basis)
+
+
+def _yardsticks(summary: Summary) -> Sentence:
+    if summary.clean is None:
+        return Sentence(YARDSTICKS, "The record has no clean twin: clean figures are those that each trial carries")
+    parts = [f"{key} {accuracy(score.clean)} %" for key, score in summary.clean.scores.items()]
+    controls = [f"{key} {percent(control.value)} %" for key, control in summary.clean.controls.items()]
+    if "chance" not in summary.clean.controls:
+        controls.append(f"chance {percent(summary.data.chance)} %")
+    return Sentence(YARDSTICKS, f"Clean accuracy: {'; '.join(parts)}. To compare with: {'; '.join(controls)}")
+
+
+def _limits(summary: Summary) -> list[Sentence]:
+    lines = []
+    if summary.failures:
+        failed, refused = len(summary.failures) - summary.refused, summary.refused
+        was = [f"{failed} failed"] if failed else []
+        was += [f"{refused} {'was' if refused == 1 else 'were'} refused by the referee"] if refused else []
+        of = count(len(summary.records), "trial")
+        lines.append(Sentence(LIMITS, f"Of {of}, {' and '.join(was)}: listed below, and in no figure"))
+    if summary.warnings:
+        number = len(summary.warnings)
+        claim = f"{count(number, 'warning')} {'limits' if number == 1 else 'limit'} what these figures mean"
+        first = summary.warnings[0].text.rstrip(".")
+        lines.append(Sentence(LIMITS, f"{claim}{':' if number == 1 else '; the first:'} {first}"))
+    return lines

@@ -1,0 +1,138 @@
+"""The one module that knows devices, dtypes, threads, randomness and the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretaste.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how tensors are computed.
+
+    Attributes:
+        device: `cpu`, `cuda` or `mps`.
+        precision: `float32`, or `bfloat16` for autocast inside the encoder; features leave it as float32.
+        channels_last: memory format of image batches and convolution weights.
+        reason: why this precision was chosen; goes into the record.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+    channels_last: bool = False
+    reason: str = "default"
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Mixed precision for the encoder's forward pass, if this runtime has it."""
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            yield
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Uint8 [B, 3, H, W] to float32 in [0, 1] on the device, in this runtime's memory format."""
+        batch = pixels.to(self.device, non_blocking=True).float().div_(255)
+        return batch.contiguous(memory_format=torch.channels_last) if self.channels_last else batch
+
+
+def make_runtime(device: str = "auto", threads: int | None = None) -> Runtime:
+    """Pick the device and bound the threads of this process.
+
+    Args:
+        device: `auto` (cuda where there is one, else cpu) or a torch device.
+        threads: for torch's own pool; default: the cores this process may use.
+
+    Raises:
+        SpecError: the device is unknown or not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        lines = str(error).splitlines()
+        raise SpecError(
+            "device: auto, cpu, cuda or mps", got=f"{device!r} ({lines[0] if lines else error!r})"
+        ) from None
+    torch.set_num_threads(threads or usable_cores())
+    return Runtime(device=device)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on; two jobs with default threads on the same cores slow each other 7 to 24 times."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def stream_seed(seed: int, name: str) -> int:
+    """A 63-bit seed for the named stream: streams of one seed are independent, and adding one moves no other."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+
+
+def stream(seed: int, name: str) -> torch.Generator:
+    """A named torch stream on the CPU, e.g. `stream(0, "attack")`; draw there and move the result."""
+    return torch.Generator().manual_seed(stream_seed(seed, name))
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """A named numpy stream."""
+    return np.random.default_rng(stream_seed(seed, name))
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where features are kept: $FORETASTE_CACHE, or foretaste/ in the user's cache folder."""
+    if chosen := os.environ.get("FORETASTE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "foretaste"
+
+
+@lru_cache
+def machine() -> dict[str, str]:
+    """What the record says about the machine."""
+    facts = {"system": platform.system(), "cpu": _cpu_name(), "cores": str(usable_cores())}
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("foretaste", "torch", "timm", "numpy", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

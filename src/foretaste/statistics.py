@@ -1,0 +1,103 @@
+"""Intervals for shares and for paired changes. numpy only, so that the report can use them without torch or scipy."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.record import Estimate
+
+Bits = NDArray[Any]
+DRAWS = 2000
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
+    """Share of successes with Wilson's score interval (Wilson 1927), which stays inside [0, 1] and is never empty.
+
+    Args:
+        successes: count in [0, n].
+        n: number of trials, at least 1.
+        level: coverage.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"wilson expects 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    share, penalty = successes / n, z * z / n
+    centre = (share + penalty / 2) / (1 + penalty)
+    half = z / (1 + penalty) * float(np.sqrt(share * (1 - share) / n + penalty / (4 * n)))
+    # At 0 and n the bound is 0 or 1 exactly; rounding must not move it.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return Estimate(value=share, low=low, high=high, n=n, method=f"wilson {level:g}")
+
+
+def paired_change(before: Bits, after: Bits, seed: int = 0, level: float = 0.95) -> Estimate:
+    """Mean change of a yes/no score over the same rows, with a percentile bootstrap over the rows.
+
+    A bootstrap of n rows whose difference is -1, 0 or +1 is one multinomial draw of the three counts, so no
+    resampling loop is needed.
+
+    Args:
+        before: bool [n], the clean pipeline got the row right.
+        after: bool [n], the poisoned pipeline got it right; same rows in the same order.
+        seed: of the bootstrap.
+        level: coverage.
+    """
+    difference = after.astype(np.int8) - before.astype(np.int8)  # [n]
+    n = len(difference)
+    counts = np.array([(difference == -1).sum(), (difference == 0).sum(), (difference == 1).sum()])
+    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=DRAWS)
+    means = (draws[:, 2] - draws[:, 0]) / n
+    return _percentile(float(difference.mean()), means, n, level, "paired bootstrap over rows")
+
+
+def paired_change_over_seeds(before: Bits, after: Bits, seed: int = 0, level: float = 0.95) -> Estimate:
+    """Mean paired change over several seeds, bootstrapped over rows and over seeds at once.
+
+    Rows are shared by the seeds, so each draw picks one set of rows for all of them; with one seed this is
+    `paired_change`.
+
+    Args:
+        before: bool [n], or [s, n] where each seed has its own clean pipeline.
+        after: bool [s, n], one line per seed.
+        seed: of the bootstrap.
+        level: coverage.
+    """
+    after = np.atleast_2d(after)
+    if len(after) == 1:
+        return paired_change(before, after[0], seed, level)
+    difference = after.astype(np.int8) - before.astype(np.int8)  # [s, n]
+    seeds, n = difference.shape
+    # Rows that changed alike in every seed are interchangeable: draw how often each kind of row comes, not each row.
+    kinds, counts = np.unique(difference, axis=1, return_counts=True)  # [s, k], [k]
+    rng = np.random.default_rng(seed)
+    rows = rng.multinomial(n, counts / n, size=DRAWS)  # [draws, k]
+    picks = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS)  # [draws, s]
+    means = ((rows @ kinds.T) / n * picks / seeds).sum(1)
+    return _percentile(float(difference.mean()), means, n, level, f"paired bootstrap over rows and {seeds} seeds")
+
+
+def mean_interval(values: Bits, seed: int = 0, level: float = 0.95) -> Estimate:
+    """Mean of a few measured numbers with a percentile bootstrap over them."""
+    values = np.asarray(values, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
+    return _percentile(float(values.mean()), values[picks].mean(1), len(values), level, "bootstrap over trials")
+
+
+def smallest_visible_change(n: int, share_that_moves: float = 0.1, level: float = 0.95) -> float:
+    """The paired change below which n test rows cannot tell a change from none (half-width of the interval).
+
+    McNemar's variance: when a share q of the rows changes its verdict in either direction, the standard error of
+    the mean change is at most sqrt(q / n).
+    """
+    return NormalDist().inv_cdf(0.5 + level / 2) * float(np.sqrt(share_that_moves / max(n, 1)))
+
+
+def _percentile(value: float, means: Bits, n: int, level: float, method: str) -> Estimate:
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(
+        value=value, low=min(float(low), value), high=max(float(high), value), n=n, method=f"{method} {level:g}"
+    )

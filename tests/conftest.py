@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("FORETASTE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with the real data sets and encoders; tests that need it skip where it is absent."""
+    if not (SHARED / "encoders" / "MANIFEST.md").is_file():
+        pytest.skip(f"real data and encoders are not at {SHARED} (set FORETASTE_SHARED)")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's feature cache."""
+    monkeypatch.setenv("FORETASTE_CACHE", str(tmp_path_factory.mktemp("cache")))

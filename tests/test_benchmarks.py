@@ -1,0 +1,77 @@
+"""The table of `python -m benchmarks` on planted numbers: a goal is met only if the number meets it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return import_module("benchmarks.__main__")
+
+
+def plant(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, float], goals: dict[str, tuple[str, float]] | None
+) -> None:
+    bench = ModuleType("benchmarks.bench_head")
+    bench.main = lambda: values  # type: ignore[attr-defined]
+    if goals is not None:
+        bench.GOALS = goals  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "benchmarks.bench_head", bench)
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "met"),
+    [
+        (3.0, (">=", 3.0), True),
+        (2.99, (">=", 3.0), False),
+        (1.15, ("<=", 1.15), True),
+        (1.16, ("<=", 1.15), False),
+        (3.0, (">", 3.0), False),
+        (float("inf"), (">=", 3.0), False),
+        (float("nan"), ("<=", 1.15), False),
+    ],
+)
+def test_goal_is_met_only_by_a_finite_number_on_its_side(
+    runner: Any, monkeypatch: pytest.MonkeyPatch, value: float, goal: tuple[str, float], met: bool
+) -> None:
+    plant(monkeypatch, {"ratio": value, "seconds": 1.0}, {"ratio": goal})
+    rows = {row["measure"]: row["met"] for row in runner.measure("head")}
+    assert rows == {"ratio": met, "seconds": None}
+    assert runner.main(["head"]) == int(not met)
+
+
+def test_goal_without_its_number_is_an_error(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, {"seconds": 1.0}, {"ratio": (">=", 3.0)})
+    with pytest.raises(KeyError, match="ratio"):
+        runner.measure("head")
+
+
+def test_numbers_are_written_only_if_asked(
+    runner: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, {"seconds": 1.5}, None)
+    monkeypatch.chdir(tmp_path)
+    assert runner.main(["head"]) == 0
+    assert not list(tmp_path.iterdir())
+    assert "1.5" in capsys.readouterr().out
+    assert runner.main(["head", "--out", "records/bench.json"]) == 0
+    written = json.loads((tmp_path / "records/bench.json").read_text())
+    assert written["command"] == "python -m benchmarks head --out records/bench.json"
+    assert written["rows"] == [{"bench": "head", "measure": "seconds", "value": 1.5, "goal": None, "met": None}]
+    assert written["machine"]["cores"] and written["versions"]["torch"]
+
+
+def test_every_bench_in_the_table_exists(runner: Any) -> None:
+    modules = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
+    assert modules == set(runner.BENCHES)
