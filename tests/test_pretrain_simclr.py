@@ -102,10 +102,10 @@ def test_one_step_is_gradient_descent_by_hand() -> None:
     for name, weight in network[0].named_parameters():
         decay = 0.01 if weight.ndim > 1 else 0.0
         expected = weight - method.lr * (weight.grad + decay * weight)
-        torch.testing.assert_close(trained.state[name], expected.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(trained.state[name], expected.detach(), rtol=1e-3, atol=1e-4)
         assert weight.ndim == 1 or not torch.allclose(trained.state[name], start.state_dict()[name], atol=1e-3)
     for name, value in network[0].named_buffers():  # BatchNorm learns its statistics
-        torch.testing.assert_close(trained.state[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(trained.state[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_arguments_decide_the_bytes_and_nothing_outside_moves() -> None:

@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,8 +71,37 @@ def make_runtime(device: str = "auto", threads: int | None = None) -> Runtime:
     return Runtime(device=device)
 
 
+def training_runtime(runtime: Runtime, precision: str = "auto") -> Runtime:
+    """The runtime to train in: bfloat16 with channels_last where the processor computes in bfloat16.
+
+    Decided by what the processor has and not by a timing, so that a resumed run decides alike.
+
+    Args:
+        runtime: device to train on.
+        precision: auto, float32 or bfloat16.
+
+    Raises:
+        SpecError: another precision.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise SpecError("precision: auto, float32 or bfloat16", got=repr(precision))
+    found = _bfloat16_unit(runtime.device)
+    if precision == "bfloat16" or (precision == "auto" and found):
+        reason = "asked for" if precision == "bfloat16" else f"the processor has {found}"
+        return replace(runtime, precision="bfloat16", channels_last=True, reason=reason)
+    reason = "asked for" if precision == "float32" else "the processor does not compute in bfloat16"
+    return replace(runtime, precision="float32", reason=reason)
+
+
+def _bfloat16_unit(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else ""
+    flags = _cpu_info("flags").split()
+    return next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags), "")
+
+
 def usable_cores() -> int:
-    """Cores that this process may run on; two jobs with default threads on the same cores slow each other 7 to 24 times."""
+    """Cores that this process may run on: two jobs with more threads than cores slow each other many times."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -130,9 +159,13 @@ def versions() -> dict[str, str]:
 
 
 def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_info(key: str) -> str:
+    """A line of Linux's /proc/cpuinfo; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

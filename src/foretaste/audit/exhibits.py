@@ -19,10 +19,12 @@ SHOWN_POINTS = 400
 
 
 def gallery(pipeline: Pipeline, poisoning: Poisoning) -> list[Exhibit]:
-    """The first poison images with their bases; empty where features were poisoned."""
+    """The first poison images with their bases; empty where no pixel was changed."""
     if poisoning.pixels is None or pipeline.images is None:
         return []
     clean = pipeline.images.train
+    if torch.equal(poisoning.pixels, clean.pixels[poisoning.base]):
+        return []
     shown = []
     for poison, base, label in zip(poisoning.pixels[:SHOWN_IMAGES], poisoning.base, poisoning.y, strict=False):
         row = int(base)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,7 +194,7 @@ def _save(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.chmod(file.name, 0o644)
+        Path(file.name).chmod(0o644)
         Path(file.name).replace(path)
     except OSError as error:
         raise SpecError(f"--out {path}: a file that can be written", got=str(error), do="pass another --out") from None

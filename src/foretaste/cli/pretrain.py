@@ -24,6 +24,9 @@ def pretrain(
     split_seed: common.SplitSeed = None,
     limit: common.Limit = None,
     device: common.Device = None,
+    precision: Annotated[
+        str, typer.Option(help="auto (bfloat16 where the machine has it), float32 or bfloat16.")
+    ] = "auto",
     licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")] = False,
 ) -> None:
@@ -37,18 +40,18 @@ def pretrain(
     from foretaste.cli.progress import make_progress
     from foretaste.data import SplitSpec, load, whole
     from foretaste.pretrain.run import run
-    from foretaste.runtime import make_runtime
+    from foretaste.runtime import make_runtime, training_runtime
 
     fields = common.extra_fields(context.args, "pretrain")
     chosen = table.find(method).configure(**fields)
-    runtime = make_runtime(device or "auto")
+    runtime = training_runtime(make_runtime(device or "auto"), precision)
     images, _ = whole(
         load(data, data_dir=data_dir, download=download), SplitSpec(**common.split_values(None, split_seed, limit))
     )
     words = ["foretaste", "pretrain", "--data", data, "--arch", arch, "--method", method, "--seed", str(seed)]
     words += ["--width", str(width)] if width is not None else []
     words += [word for key, value in fields.items() for word in (f"--{key.replace('_', '-')}", value)]
-    words += ["--out", out.name]
+    words += ["--precision", runtime.precision, "--out", out.name]
     with make_progress(Console(stderr=True)) as bars:
         bar = bars.add_task(f"pretrain {arch}", total=None)
         card = run(

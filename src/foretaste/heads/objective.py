@@ -103,7 +103,7 @@ class HeadObjective:
 
 
 class Curvature:
-    """Hessian of F at one W. Holds the class probabilities, [n, C] float32, so that a product costs 4 n C d operations."""
+    """Hessian of F at one W; holds p [n, C] float32, so that a product costs about 4 n C d operations."""
 
     def __init__(self, objective: HeadObjective, weight: Tensor) -> None:
         self.objective = objective

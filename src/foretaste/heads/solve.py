@@ -47,6 +47,7 @@ class Preconditioner:
         self._factors = torch.linalg.cholesky(parts)
 
     def __call__(self, residual: Tensor) -> Tensor:
+        """Approximately H^-1 R for R float64 [C, d + 1] whose columns sum to zero."""
         right = residual.reshape(1, -1, 1) if self._whole else residual[:, :, None]
         out = torch.cholesky_solve(right, self._factors).reshape(residual.shape)
         return out - out.mean(0)

@@ -13,8 +13,10 @@ from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
 
 CarrierName = Literal["features", "pixels"]
-BATCH = 256
-KEPT_GRAPHS = 1024  # images whose activations are held between forward and backward; beyond, they are recomputed
+GRAPH_BYTES = 2 * 2**30
+"""Activations held between forward and backward; those of images beyond are computed again."""
+BLOCK_PIXELS = 2**17
+"""Pixels that go through the encoder at once: 128 images of 32 x 32 (0.2 GiB held by a ResNet-18 of width 16)."""
 
 
 class Carrier(Protocol):
@@ -81,28 +83,35 @@ class PixelCarrier:
         self.low, self.high = (levels - reach).clamp(min=0) / 255, (levels + reach).clamp(max=255) / 255
         self.leaf = base.float() / 255
         self.passes = 0
-        self._graphs: list[tuple[Tensor, Tensor]] = []
+        side = encoder.card.input_size or base.shape[-1]
+        self._batch = min(max(BLOCK_PIXELS // side**2, 8), 128)
+        self._graphs: list[tuple[Tensor, Tensor] | None] = []
+        self._held = 0
 
     def features(self) -> Tensor:
-        """One forward pass; its graph is kept for `pull` where memory allows."""
+        """One forward pass; its graph is kept for `pull` as far as memory allows."""
         self.passes += len(self.leaf)
-        self._graphs = [self._forward(block) for block in self.leaf.split(BATCH)] if self._fits() else []
-        outputs = [z for _, z in self._graphs] or [self._forward(block, False)[1] for block in self.leaf.split(BATCH)]
-        return self.scaler.apply(torch.cat([z.detach().cpu() for z in outputs]))
+        self._graphs, self._held = [], 0
+        outputs = []
+        for block in self.leaf.split(self._batch):
+            keep = self._held < GRAPH_BYTES
+            images, z = self._forward(block, graph=keep)
+            self._graphs.append((images, z) if keep else None)
+            outputs.append(z.detach().cpu())
+        return self.scaler.apply(torch.cat(outputs))
 
     def pull(self, gradient: Tensor) -> None:
         """One backward pass over the poison images."""
         gradient = gradient / self.scaler.scale.to(gradient)  # through the standardisation
         pieces = []
-        for index, part in enumerate(gradient.split(BATCH)):
-            if self._graphs:
-                block, z = self._graphs[index]
-            else:
-                block, z = self._forward(self.leaf[index * BATCH : (index + 1) * BATCH])
+        blocks = zip(gradient.split(self._batch), self.leaf.split(self._batch), self._graphs, strict=True)
+        for part, block, kept in blocks:
+            if kept is None:
                 self.passes += len(block)
+            images, z = kept or self._forward(block, graph=True)
             z.backward(part.to(z.device))
-            assert block.grad is not None
-            pieces.append(block.grad.cpu())
+            assert images.grad is not None
+            pieces.append(images.grad.cpu())
         self._graphs = []
         self.leaf.grad = torch.cat(pieces)
 
@@ -114,13 +123,16 @@ class PixelCarrier:
         """The poison images, uint8 [m, 3, H, W]."""
         return (self.leaf * 255).round().to(torch.uint8)
 
-    def _fits(self) -> bool:
-        return len(self.leaf) <= KEPT_GRAPHS
-
-    def _forward(self, block: Tensor, graph: bool = True) -> tuple[Tensor, Tensor]:
+    def _forward(self, block: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:
+        """Images on the device and their features; with a graph between them if asked."""
         block = block.detach().to(self.runtime.device)
         if self.runtime.channels_last:
             block = block.contiguous(memory_format=torch.channels_last)
         block.requires_grad_(graph)
-        with torch.set_grad_enabled(graph), self.runtime.autocast():
+        count = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+        with torch.set_grad_enabled(graph), self.runtime.autocast(), count:
             return block, self.encoder(block)
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        self._held += tensor.nbytes
+        return tensor.detach()

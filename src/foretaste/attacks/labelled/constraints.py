@@ -44,19 +44,20 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """Within radii [C] (Euclidean) of the clean centroid [C, d] of the label that the row carries."""
+    """Within radii [C] (Euclidean) of the clean centroid [C, d] of the label that the row carries; both float64."""
 
     centroids: Tensor
     radii: Tensor
 
     def project(self, z: Tensor, y: Tensor) -> Tensor:
         """Pull rows outside the ball back along the ray to its centre."""
-        offset = z - self.centroids[y]
-        norm = offset.norm(dim=1, keepdim=True)
-        # A hair inside, so that float32 rounding cannot put a row on the wrong side of the referee.
-        limit = self.radii[y][:, None] * (1 - 1e-6)
-        shrink = torch.clamp(limit / norm.clamp(min=1e-30), max=1)
-        return self.centroids[y] + offset * shrink
+        centre = self.centroids[y]
+        offset = z.double() - centre
+        norm = offset.norm(dim=1)
+        # A hair inside, so that rounding to float32 cannot put a row on the wrong side of the referee.
+        limit = self.radii[y] * (1 - 1e-6) - torch.finfo(torch.float32).eps * centre.norm(dim=1)
+        shrink = limit.clamp(min=0) / norm.clamp(min=1e-300)
+        return torch.where((shrink < 1)[:, None], (centre + offset * shrink[:, None]).to(z), z)
 
 
 def feature_constraint(kind: FeatureConstraint, z: Tensor, y: Tensor, classes: int, quantile: float) -> Constraint:
@@ -80,7 +81,7 @@ def feature_constraint(kind: FeatureConstraint, z: Tensor, y: Tensor, classes: i
     if bool((counts == 0).any()):
         missing = (counts == 0).nonzero()[:, 0].tolist()
         raise BudgetError("constraint ball: at least one clean row of each class", got=f"none of class {missing}")
-    centroids = torch.zeros(classes, z.shape[1], dtype=z.dtype).index_add_(0, y, z) / counts[:, None]
-    distance = (z - centroids[y]).norm(dim=1)
-    radii = torch.stack([distance[y == c].quantile(quantile) for c in range(classes)])
-    return Ball(centroids, radii)
+    rows = [z[y == c].double() for c in range(classes)]
+    centroids = torch.stack([own.mean(0) for own in rows])
+    distances = [(own - centre).norm(dim=1) for own, centre in zip(rows, centroids, strict=True)]
+    return Ball(centroids, torch.stack([own.quantile(quantile) for own in distances]))

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, quiet
+from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import FeatureConstraint, feature_constraint
-from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.stackelberg import Evaluation, Leader, Stackelberg
 from foretaste.errors import AttackError, SpecError
 from foretaste.heads.objective import Rows
