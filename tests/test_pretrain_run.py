@@ -95,11 +95,12 @@ def test_the_embedded_encoder_has_not_seen_the_test_digits_and_beats_random_weig
     assets = resources.files("foretaste.encoders") / "assets"
     assert len((assets / "digits-simclr.safetensors").read_bytes()) < 1_000_000
     card = json.loads((assets / "digits-simclr.safetensors.card.json").read_text())
-    assert card["command"].startswith("foretaste pretrain --data digits --arch resnet18-small --width 8")
+    assert card["command"].startswith("foretaste pretrain --data digits --arch resnet18-small ")
     rest, test = whole(load("digits"), SplitSpec())
     assert f"({len(rest)} images, sha256 {rest.digest[:12]})" in card["source"], "made from other rows: make it again"
 
     trained = build(EncoderSpec(reference="digits-simclr"), (8, 8))
+    assert trained.sha256() == card["sha256"]
     card = trained.card
     told = EncoderSpec(reference="resnet18-small", width=8, mean=card.mean, std=card.std, input_size=card.input_size)
     scores = []

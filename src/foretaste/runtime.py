@@ -53,7 +53,7 @@ def make_runtime(device: str = "auto", threads: int | None = None) -> Runtime:
 
     Args:
         device: `auto` (cuda where there is one, else cpu) or a torch device.
-        threads: for torch's own pool; default: the cores this process may use.
+        threads: for torch's own pool; default: the cores this process may use, or $OMP_NUM_THREADS if that is fewer.
 
     Raises:
         SpecError: the device is unknown or not there.
@@ -67,7 +67,7 @@ def make_runtime(device: str = "auto", threads: int | None = None) -> Runtime:
         raise SpecError(
             "device: auto, cpu, cuda or mps", got=f"{device!r} ({lines[0] if lines else error!r})"
         ) from None
-    torch.set_num_threads(threads or usable_cores())
+    torch.set_num_threads(threads or min(usable_cores(), _threads_asked_for()))
     return Runtime(device=device)
 
 
@@ -103,6 +103,12 @@ def _bfloat16_unit(device: str) -> str:
 def usable_cores() -> int:
     """Cores that this process may run on: two jobs with more threads than cores slow each other many times."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads_asked_for() -> int:
+    """$OMP_NUM_THREADS: who shares a machine sets it, and more threads than free cores are many times slower."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def stream_seed(seed: int, name: str) -> int:

@@ -23,6 +23,9 @@ Validation = Annotated[Path | None, typer.Option(help="npz with the attacker's o
 SplitShares = Annotated[str | None, typer.Option("--split", help="Shares train,validation,clean; default 0.5,0.4,0.1.")]
 SplitSeed = Annotated[int | None, typer.Option(help="Seed of the split.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most so many rows of each part of the data.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with; default: the cores of this process.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 
 

@@ -24,6 +24,7 @@ def pretrain(
     split_seed: common.SplitSeed = None,
     limit: common.Limit = None,
     device: common.Device = None,
+    threads: common.Threads = None,
     precision: Annotated[
         str, typer.Option(help="auto (bfloat16 where the machine has it), float32 or bfloat16.")
     ] = "auto",
@@ -44,14 +45,17 @@ def pretrain(
 
     fields = common.extra_fields(context.args, "pretrain")
     chosen = table.find(method).configure(**fields)
-    runtime = training_runtime(make_runtime(device or "auto"), precision)
+    runtime = training_runtime(make_runtime(device or "auto", threads), precision)
     images, _ = whole(
         load(data, data_dir=data_dir, download=download), SplitSpec(**common.split_values(None, split_seed, limit))
     )
     words = ["foretaste", "pretrain", "--data", data, "--arch", arch, "--method", method, "--seed", str(seed)]
     words += ["--width", str(width)] if width is not None else []
     words += [word for key, value in fields.items() for word in (f"--{key.replace('_', '-')}", value)]
-    words += ["--precision", runtime.precision, "--out", out.name]
+    words += ["--precision", runtime.precision]
+    words += ["--threads", str(threads)] if threads is not None else []
+    words += ["--licence", licence] if licence else []
+    words += ["--out", out.name]
     with make_progress(Console(stderr=True)) as bars:
         bar = bars.add_task(f"pretrain {arch}", total=None)
         card = run(

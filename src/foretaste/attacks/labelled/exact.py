@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import math
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, quiet
@@ -45,12 +46,23 @@ class Exact(LabelledAttack):
         default=None, gt=0, description="Adam's step: standard units (default 0.3) or pixels in [0, 1] (default 0.1)"
     )
 
+    @model_validator(mode="after")
+    def _one_constraint(self) -> Self:
+        """A constraint of the other carrier would be ignored: say so instead."""
+        if self.carrier == "features" and self.epsilon is not None:
+            raise ValueError("epsilon is a constraint of carrier pixels")
+        if self.carrier == "pixels" and self.constraint != "box":
+            raise ValueError("carrier pixels is always inside the box [0, 1]; epsilon makes it smaller")
+        return self
+
     @property
     def variant(self) -> str:
-        """Carrier and constraint."""
-        if self.carrier == "features":
-            return f"features, {self.constraint}"
-        return "pixels, [0, 1]" if self.epsilon is None else f"pixels, {self.epsilon:g}/255"
+        """Carrier and constraint, and every other field that is not at its default."""
+        limit: str = self.constraint
+        if self.carrier == "pixels":
+            limit = "[0, 1]" if self.epsilon is None else f"{self.epsilon:g}/255"
+        others = self.model_dump(exclude_defaults=True, exclude={"carrier", "constraint", "epsilon"})
+        return ", ".join([self.carrier, limit, *(f"{name} {value}" for name, value in others.items())])
 
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
         """Make the poison; see `LabelledAttack.poison`.
@@ -127,8 +139,7 @@ class Exact(LabelledAttack):
         for step in range(self.steps + 1):
             last = step == self.steps
             x = carrier.features()
-            now = objective.evaluate(x, y, gradient=not last)
-            _check(now, step)
+            now = _evaluate(objective, x, y, step, gradient=not last)
             if not curve or now.value > max(curve):
                 best, best_y = carrier.leaf.clone(), y
             curve.append(now.value)
@@ -146,9 +157,13 @@ class Exact(LabelledAttack):
         return best, best_y, curve, worst
 
 
-def _check(now: Evaluation, step: int) -> None:
-    finite = now.gradient is None or bool(torch.isfinite(now.gradient).all())
-    if not (finite and abs(now.value) < float("inf")):
-        raise AttackError(
-            "exact: a finite objective and gradient", got=f"{now.value} at step {step}", do="lower --rate"
-        )
+def _evaluate(objective: Stackelberg, x: Tensor, y: Tensor, step: int, *, gradient: bool) -> Evaluation:
+    """The objective, or an AttackError where the poison has left what arithmetic can follow."""
+    try:
+        now = objective.evaluate(x, y, gradient=gradient)
+        found = now.value
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a Hessian that cannot be factored
+        found = float("nan")
+    if not math.isfinite(found) or not (now.gradient is None or bool(torch.isfinite(now.gradient).all())):
+        raise AttackError("exact: a finite objective and gradient", got=f"{found} at step {step}", do="lower --rate")
+    return now
