@@ -39,29 +39,37 @@ def feature_knowledge(n: int = 400, d: int = 8, classes: int = 4) -> Knowledge:
 def stripes(n: int, name: str, classes: int = 3) -> Images:
     """Noisy images, one brighter band per class."""
     y = torch.arange(n) % classes
-    pixels = 110 + 45 * torch.randn(n, 3, SIDE, SIDE, generator=stream(0, name))
+    pixels = 100 + 32 * torch.randn(n, 3, SIDE, SIDE, generator=stream(0, name))
     band = SIDE // classes
     for c in range(classes):
-        pixels[y == c, :, c * band : (c + 1) * band] += 40
+        pixels[y == c, :, c * band : (c + 1) * band] += 60
     return Images(pixels.clamp(0, 255).to(torch.uint8), y, tuple(str(c) for c in range(classes)), name)
 
 
-def small_encoder(d: int = 5, convolution: bool = True) -> Encoder:
-    """A smooth network with random weights and BatchNorm that has seen data."""
-    draws = stream(0, "weights")
-    head: list[nn.Module] = [nn.Flatten(), nn.Linear(3 * SIDE * SIDE, d)]
-    if convolution:
-        norm = nn.BatchNorm2d(4)
-        norm.running_mean = 0.1 * torch.randn(4, generator=draws)
-        norm.running_var = 0.5 + torch.rand(4, generator=draws)
-        head = [nn.Conv2d(3, 4, 3, padding=1), norm, nn.Tanh(), nn.Flatten(), nn.Linear(4 * SIDE * SIDE, d)]
-    body = nn.Sequential(*head)
+def small_encoder(kind: str = "convolution", d: int = 8) -> Encoder:
+    """A smooth network with random weights; `convolution` and `deep` have a BatchNorm that has seen data."""
+    draws = stream(0, kind)
+    size = SIDE * SIDE
+    if kind == "linear":
+        body = nn.Sequential(nn.Flatten(), nn.Linear(3 * size, d))
+    elif kind == "convolution":
+        body = nn.Sequential(_first(draws), nn.Tanh(), nn.Flatten(), nn.Linear(4 * size, d))
+    else:
+        middle = [nn.Conv2d(4, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * size, 16), nn.Tanh()]
+        body = nn.Sequential(_first(draws), nn.Tanh(), *middle, nn.Linear(16, d))
     with torch.no_grad():
         for weight in body.parameters():
-            size = weight[0].numel() if weight.ndim > 1 else 1
-            weight.copy_((weight.ndim == 1) + torch.randn(weight.shape, generator=draws) / size**0.5)
-    card = Card(name="small", architecture="tests", d=d, mean=(0.5, 0.4, 0.45), std=(0.2, 0.25, 0.3))
+            fan = weight[0].numel() if weight.ndim > 1 else 1
+            weight.copy_((weight.ndim == 1) + torch.randn(weight.shape, generator=draws) / fan**0.5)
+    card = Card(name=kind, architecture="tests", d=d, mean=(0.5, 0.4, 0.45), std=(0.2, 0.25, 0.3))
     return Encoder(body, card)
+
+
+def _first(draws: torch.Generator) -> nn.Sequential:
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean = 0.1 * torch.randn(4, generator=draws)
+    norm.running_var = 0.5 + torch.rand(4, generator=draws)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), norm)
 
 
 def embedded(encoder: Encoder, pixels: Tensor) -> Tensor:
@@ -70,9 +78,9 @@ def embedded(encoder: Encoder, pixels: Tensor) -> Tensor:
         return encoder(pixels.float() / 255)
 
 
-def pixel_knowledge(n: int = 240, convolution: bool = True, runtime: Runtime | None = None) -> Knowledge:
+def pixel_knowledge(n: int = 240, kind: str = "convolution", runtime: Runtime | None = None) -> Knowledge:
     """What an attacker of images knows."""
-    encoder = small_encoder(convolution=convolution)
+    encoder = small_encoder(kind)
     train, validation = stripes(n, "train"), stripes(n, "validation")
     z, vz = embedded(encoder, train.pixels), embedded(encoder, validation.pixels)
     known = Knowledge(z, train.labels, vz, validation.labels, 3, RIDGE, runtime or Runtime())
@@ -119,9 +127,7 @@ def head_loss(weight: Tensor, x: Tensor, y: Tensor, ridge: float = RIDGE, counts
     return mean + ridge / 2 * weight.square().sum()
 
 
-def naive_head(
-    x: Tensor, y: Tensor, classes: int, start: Tensor | None = None, counts: Tensor | None = None
-) -> Tensor:
+def naive_head(x: Tensor, y: Tensor, classes: int, start: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
     """The optimum by Newton's method with autograd's dense Hessian, float64 [C, d + 1]."""
     weight = torch.zeros(classes, x.shape[1] + 1, dtype=torch.float64) if start is None else start
     for _ in range(60):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
-import attacks_fixture as toy
 import pytest
 import torch
 from torch import Tensor
 
+import attacks_fixture as toy
 from foretaste.attacks.labelled import stackelberg
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg, leader_loss, poison_gradient
-from foretaste.heads.objective import Rows
+from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 
 LEADERS = get_args(Leader)
@@ -88,8 +89,12 @@ def test_poison_gradient_is_autograd_of_one_rows_loss() -> None:
 
 
 def test_leader_loss_has_the_gradient_of_finite_differences(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foretaste.heads.objective.CHUNK_BYTES", 256 * 4 * (D + 1))
-    z, y = toy.gaussians(600, "leader", D, C)  # several chunks
+    def pieces(self: HeadObjective) -> Iterator[Rows]:
+        for part in self.parts:
+            yield from map(Rows, part.x.split(70), part.y.split(70))
+
+    monkeypatch.setattr(HeadObjective, "chunks", pieces)
+    z, y = toy.gaussians(200, "leader", D, C)
     weight = torch.randn(C, D + 1, generator=toy.stream(6, "weight"), dtype=torch.float64)
     value, gradient = leader_loss(leader, Rows(z, y), weight, C)
     assert value == pytest.approx(float(toy.naive_leader(leader, weight, z, y)), rel=1e-12)
@@ -144,6 +149,7 @@ def test_warm_starts_and_stale_preconditioners_change_nothing(monkeypatch: pytes
     """A long walk with kept, and with renewed, preconditioners ends where a cold start does."""
     clean, own, x, y = problem()
     cold = Stackelberg(clean, own, C, toy.RIDGE, "margin", 1e-9, 1e-6).evaluate(4 * x, y)
+    assert cold.fit_residual <= 1e-9
     for most in (0, 10**6):
         monkeypatch.setattr(stackelberg, "STALE", most)
         walking = Stackelberg(clean, own, C, toy.RIDGE, "margin", 1e-9, 1e-6)

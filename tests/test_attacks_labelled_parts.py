@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from fractions import Fraction
 
-import attacks_fixture as toy
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+import attacks_fixture as toy
 from foretaste.attacks.base import poisoned_rows
+from foretaste.attacks.labelled.ascent import Adam
 from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.constraints import Ball, feature_constraint
 from foretaste.attacks.labelled.label_flip import LabelFlip
@@ -74,7 +77,9 @@ def clean() -> tuple[Tensor, Tensor]:
 
 def far(m: int = 60) -> tuple[Tensor, Tensor]:
     draws = toy.stream(1, "far")
-    return 3 + 4 * torch.rand(m, 1, generator=draws) * torch.randn(m, 5, generator=draws), torch.randint(4, (m,), generator=draws)
+    return 3 + 4 * torch.rand(m, 1, generator=draws) * torch.randn(m, 5, generator=draws), torch.randint(
+        4, (m,), generator=draws
+    )
 
 
 def test_box_is_the_range_and_the_nearest_point() -> None:
@@ -168,3 +173,30 @@ def test_least_likely_label_is_the_one_of_scikit_learn() -> None:
     likely[np.arange(200), known.y[made.base].numpy()] = 2
     np.testing.assert_array_equal(made.y.numpy(), likely.argmin(1))
     assert len(made.y.unique()) == known.classes
+
+
+def test_adam_is_the_one_of_torch() -> None:
+    draws = toy.stream(4, "gradients")
+    leaf = torch.randn(5, 3, generator=draws)
+    other = leaf.clone()
+    ours, theirs = Adam(leaf, 0.3), torch.optim.Adam([other], lr=0.3, maximize=True)
+    for step in range(20):
+        leaf.grad = torch.randn(5, 3, generator=draws) * 10 ** (step % 5 - 3)
+        other.grad = leaf.grad.clone()
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(leaf, other, rtol=1e-5, atol=1e-6)
+
+
+def test_exact_does_not_load_the_compiler() -> None:
+    """It would cost seconds, as long as the attack."""
+    code = """
+import sys, torch
+from foretaste.attacks.base import Knowledge
+from foretaste.attacks.labelled.exact import Exact
+from foretaste.runtime import Runtime
+z, y = torch.rand(30, 2), torch.arange(30) % 3
+Exact(steps=2).poison(Knowledge(z, y, z, y, 3, 1e-3, Runtime()), 4, 0)
+sys.exit('torch._dynamo' in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

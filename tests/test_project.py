@@ -155,3 +155,9 @@ def test_command_starts_without_heavy_imports(arguments: list[str], expected: st
     assert done.returncode == 0, done.stderr
     assert done.stderr.rstrip().endswith("heavy=[] code=0"), done.stderr
     assert expected in done.stdout
+
+
+def test_results_page_is_what_the_records_say() -> None:
+    from scripts import results
+
+    assert results.PAGE.read_text(encoding="utf-8") == results.page(), "run python -m scripts.results"

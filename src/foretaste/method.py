@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from foretaste.errors import SpecError
+
+LONGEST = 60
+"""Characters of a wrong value that a message shows."""
 
 
 class Method(BaseModel):
@@ -42,7 +46,16 @@ class Method(BaseModel):
 
 def describe(error: ValidationError) -> str:
     """One line that says which fields of a pydantic model are wrong, and how."""
-    return ", ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'value'} = {item.get('input')!r} ({item['msg'].lower()})"
-        for item in error.errors(include_url=False)
-    )
+    return ", ".join(_wrong(item) for item in error.errors(include_url=False))
+
+
+def _wrong(item: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    reason = item["msg"].removeprefix("Value error, ")
+    if not where:  # a rule between fields; its text names them
+        return reason
+    if item["type"] == "missing":
+        return f"no {where}"
+    value = repr(item["input"])
+    shown = value if len(value) <= LONGEST else f"{value[:LONGEST]}..."
+    return f"{where} = {shown} ({reason[:1].lower()}{reason[1:]})"

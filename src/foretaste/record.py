@@ -191,15 +191,36 @@ def unpack_labels(text: str) -> NDArray[np.int64]:
         raise RecordError("record: packed labels", got=str(error), do="run the trial again") from None
 
 
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (2020-12) of one line of a record."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **TrialRecord.model_json_schema(),
+    }
+
+
 def append(folder: Path, record: TrialRecord) -> None:
-    """Add one line to the folder's record: one write, then fsync, so a killed process leaves whole lines behind it."""
-    line = record.model_dump_json(exclude_defaults=False) + "\n"
-    descriptor = os.open(folder / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Add one line to the folder's record: one write, then fsync, so a killed process leaves whole lines behind it.
+
+    Raises:
+        RecordError: the line could not be written whole; what was written of it is taken back.
+    """
+    path = folder / FILE_NAME
+    line = (record.model_dump_json(exclude_defaults=False) + "\n").encode()
     try:
-        os.write(descriptor, line.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, before)
+                raise OSError("no space for the whole line")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RecordError(
+            f"{path}: a file that can be written", got=error.strerror or str(error), do="make room and run again"
+        ) from None
 
 
 def read(path: Path, *, repair: bool = False) -> list[TrialRecord]:
@@ -217,10 +238,6 @@ def read(path: Path, *, repair: bool = False) -> list[TrialRecord]:
         raise RecordError(f"{path}: a record file", got="nothing there", do="pass the folder that an audit wrote")
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    if repair and len(whole) < len(content):
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(whole)
-        temporary.replace(path)
     trials: dict[str, TrialRecord] = {}
     for number, line in enumerate(whole.splitlines(), 1):
         try:
@@ -233,4 +250,6 @@ def read(path: Path, *, repair: bool = False) -> list[TrialRecord]:
                 do="restore the file or delete that line",
             ) from None
         trials[trial.trial] = trial
+    if repair and len(whole) < len(content):
+        os.truncate(path, len(whole))
     return list(trials.values())

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foretaste import __version__
 from foretaste.errors import SpecError
 
 
@@ -155,8 +156,8 @@ def machine() -> dict[str, str]:
 @lru_cache
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
-    for package in ("foretaste", "torch", "timm", "numpy", "scikit-learn"):
+    found = {"python": platform.python_version(), "foretaste": __version__}
+    for package in ("torch", "timm", "numpy", "scikit-learn"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def poisoned_rows(budget: float, n: int) -> int:
         raise BudgetError(
             f"budget: a share of the {n} training rows that gives at least one row",
             got=f"{budget:g}",
-            do=f"pass at least {1 / max(n, 1):.2g}",
+            do=f"pass at least {math.ceil(10_000 / max(n, 1)) / 10_000:g}",  # rounded up: it must do
         )
     return rows
 

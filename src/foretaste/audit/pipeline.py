@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from time import perf_counter
 
 import torch
@@ -38,6 +39,15 @@ Note = Callable[[str, int, int], None]
 
 def silent(stage: str, done: int, total: int) -> None:
     """The default: say nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loan:
+    """Copies of the victim's encoder and training images and of the attacker's images, for attacks to work on."""
+
+    encoder: Encoder
+    train: Images
+    validation: Images
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,26 +98,42 @@ class Pipeline:
         """C."""
         return len(self.train.classes)
 
+    @cached_property
+    def loan(self) -> Loan:
+        """What attacks work on. Trials share it, so that an attack can keep what it computed; see `recall`."""
+        assert self.images is not None
+        assert self.encoder is not None
+        return Loan(copy.deepcopy(self.encoder), copy_of(self.images.train), copy_of(self.images.validation))
+
+    def recall(self) -> None:
+        """Give the next trial a new loan: this one may have come back changed."""
+        self.__dict__.pop("loan", None)
+
     def knowledge(self) -> Knowledge:
-        """What an attack on the labelled data is given: copies, so that no attack can change the victim's rows."""
+        """What an attack on the labelled data is given: copies, so that no attack can change the victim's own."""
+        train, own = self.train, self.parts["validation"]
         return Knowledge(
-            z=self.train.z.clone(),
-            y=self.train.y.clone(),
-            validation_z=self.parts["validation"].z.clone(),
-            validation_y=self.parts["validation"].y.clone(),
+            z=train.z.clone(),
+            y=train.y.clone(),
+            validation_z=own.z.clone(),
+            validation_y=own.y.clone(),
             classes=self.classes,
             ridge=self.spec.ridge,
             runtime=self.runtime,
-            images=None if self.images is None else self.images.train,
-            encoder=self.encoder,
+            images=None if self.images is None else self.loan.train,
+            encoder=None if self.encoder is None else self.loan.encoder,
         )
 
     def inputs(self) -> dict[str, str]:
-        """Digests of everything that a trial starts from."""
-        found = {name: part.digest for name, part in self.parts.items()}
-        if self.encoder is not None:
-            found["encoder"] = self.encoder.card.sha256
-        return found
+        """Digests of everything that a trial starts from; the same on every machine."""
+        if self.images is None or self.encoder is None:
+            return {name: part.digest for name, part in self.parts.items()}
+        images = {name: getattr(self.images, name).digest for name in self.parts}
+        return {**images, "encoder": self.encoder.card.sha256}
+
+    def digests(self) -> dict[str, str]:
+        """`inputs`, and the digests of the features that this machine made of them."""
+        return self.inputs() | {f"{name} features": part.digest for name, part in self.parts.items()}
 
     def data_entry(self) -> DataEntry:
         """The record's entry about the data."""
@@ -137,6 +163,23 @@ class Pipeline:
         )
 
 
+def copy_of(images: Images) -> Images:
+    """The same rows in memory of their own."""
+    return images.take(torch.arange(len(images)))
+
+
+def configured_probes(spec: AuditSpec) -> dict[str, Probe]:
+    """The audit's probes by their key in the record.
+
+    Raises:
+        SpecError: an unknown probe or field, or a probe twice.
+    """
+    names = [probe.name for probe in spec.probes]
+    if len(set(names)) < len(names):
+        raise SpecError("probes: each one once", got=", ".join(names), do="drop one")
+    return {p.name: probe_table.configure(p.name, _with_ridge(p.name, p.fields, spec.ridge)) for p in spec.probes}
+
+
 def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
     """Load, embed and fit.
 
@@ -144,7 +187,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         ForetasteError: bad data, a bad encoder or a setting that does not fit them.
     """
     runtime = make_runtime(spec.device)
-    probes = {p.name: probe_table.configure(p.name, _with_ridge(p.name, p.fields, spec.ridge)) for p in spec.probes}
+    probes = configured_probes(spec)
     seconds: dict[str, float] = {}
     notes: list[str] = []
     images, encoder = None, None
@@ -156,7 +199,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         dataset = load(spec.data, data_dir=spec.data_dir, download=spec.download)
         images = split(dataset, spec.split)
         if not len(images.validation):
-            raise SpecError("split: a validation share above 0", got="0", do="the attacker needs rows of its own")
+            raise _no_validation()
         encoder = build(spec.encoder, (images.train.pixels.shape[2], images.train.pixels.shape[3]))
         encoder.to(runtime.device)
         seconds["load"] = perf_counter() - start
@@ -217,10 +260,19 @@ def _feature_parts(spec: AuditSpec) -> dict[str, FeatureSet]:
             check_same(rest, given[name])
     if "test" in given and "validation" in given:
         return {"train": rest, **given}
-    return _split_features(rest, given, spec.split)
+    parts = _split_features(rest, given, spec.split)
+    if "validation" not in parts:
+        raise _no_validation()
+    return parts
 
 
 def _split_features(rest: FeatureSet, given: dict[str, FeatureSet], spec: SplitSpec) -> dict[str, FeatureSet]:
+    if "validation" in given:  # the victim has what no part needs
+        spec = spec.model_copy(update={"train": spec.train + spec.validation, "validation": 0.0})
     rows = divide(rest.y, rest.classes, spec, rest.name, test="test" not in given)
     own = {name: rest.take(index) for name, index in rows.items() if len(index) and name not in given}
     return {**own, **given}
+
+
+def _no_validation() -> SpecError:
+    return SpecError("split: a validation share above 0", got="0", do="the attacker needs rows of its own")

@@ -1,104 +1,166 @@
-"""The referee recomputes what an attack promised. It shares no code with the attacks, on purpose."""
+"""The referee recomputes what an attack promised. It shares no code with the attacks, on purpose.
+
+An attack works on copies; the victim's own rows and encoder cannot be reached through them. Copies that come back
+changed are refused all the same: an attack that writes where it should read has not done what its ledger says.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Corruption, Poisoning
+from foretaste.attacks.base import Corruption, Knowledge, Poisoning
 from foretaste.audit.pipeline import Pipeline
+from foretaste.encoders.base import Encoder
+from foretaste.errors import RefereeError
+from foretaste.features.file import FeatureSet
+from foretaste.images import Images, digest_rows
 from foretaste.record import Check
 
-SLACK = 1e-5  # relative, for float32 sums
+SLACK = 1e-5  # relative, for distances of float32 rows
 
 
-def judge_poisoning(pipeline: Pipeline, poisoning: Poisoning, budget: float) -> list[Check]:
-    """Budget, shape, range, constraint and ledger of added rows, and that the victim's own rows are untouched."""
+def require(checks: list[Check]) -> None:
+    """Raise RefereeError if any check failed."""
+    broken = [check for check in checks if not check.ok]
+    if broken:
+        raise RefereeError(
+            f"referee: {', '.join(check.name for check in broken)} as promised",
+            got="; ".join(check.found for check in broken),
+            do="mend the attack: its result was not scored",
+        )
+
+
+def judge_poisoning(
+    pipeline: Pipeline, attack: Mapping[str, Any], known: Knowledge, poisoning: Poisoning, budget: float
+) -> list[Check]:
+    """Budget, form, range, constraint and ledger of added rows, and that what the attack was given is as it was.
+
+    Args:
+        pipeline: the victim's own rows and encoder.
+        attack: the attack's entry in the record: what it was asked to keep, whatever its result claims.
+        known: what it was given.
+        poisoning: its result.
+        budget: added rows / training rows.
+    """
     n, m = len(pipeline.train), len(poisoning.y)
-    labels = poisoning.y
-    checks = [
-        Check(name="budget", ok=0 < m <= budget * n * (1 + 1e-9), found=f"{m} rows of at most {budget:g} x {n}"),
-        Check(
-            name="labels",
-            ok=labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < pipeline.classes)).all()),
-            found=f"{int(labels.min())} to {int(labels.max())}",
-        ),
-        Check(
-            name="ledger",
-            ok=poisoning.ledger.added == m
-            and poisoning.base.shape == labels.shape
-            and set(poisoning.ledger.changed) == set(poisoning.base.tolist())
-            and bool(((poisoning.base >= 0) & (poisoning.base < n)).all()),
-            found=f"{poisoning.ledger.added} rows added, based on {len(poisoning.ledger.changed)} training rows",
-        ),
-        _one_carrier(poisoning, m),
-    ]
-    if poisoning.pixels is not None and pipeline.images is not None:
-        checks.append(_pixels(pipeline.images.train.pixels, poisoning))
-    elif poisoning.z is not None:
-        checks.append(_features(pipeline.train.z, pipeline.train.y, poisoning))
-    return [*checks, *untouched(pipeline)]
+    allowed = Check(name="budget", ok=0 < m <= budget * n * (1 + 1e-9), found=f"{m} rows of at most {budget:g} x {n}")
+    form = [_labels(poisoning.y, pipeline.classes), _rows(pipeline, poisoning, m), _ledger(poisoning, n, m)]
+    checks = [allowed, *form]
+    if m and all(check.ok for check in form):  # what follows looks rows up by base and label
+        checks += [_promise(attack, poisoning), _constraint(pipeline, poisoning)]
+    return [*checks, *_given_back(pipeline, known)]
 
 
-def judge_corruption(pipeline: Pipeline, corruption: Corruption) -> list[Check]:
-    """Keys, shapes, finiteness and ledger of a poisoned encoder, and that the clean one is untouched."""
+def judge_corruption(pipeline: Pipeline, references: Images, corruption: Corruption) -> list[Check]:
+    """Keys, shapes, finiteness and ledger of a poisoned encoder, and that what the attack was given is as it was.
+
+    Args:
+        pipeline: the victim's own encoder, and the loan that the attack worked on.
+        references: images of the desired class that it was given.
+        corruption: its result.
+    """
     assert pipeline.encoder is not None
+    assert pipeline.images is not None
     clean = pipeline.encoder.body.state_dict()
     state = corruption.state
-    same_shape = state.keys() == clean.keys() and all(
-        state[name].shape == tensor.shape and state[name].dtype == tensor.dtype for name, tensor in clean.items()
+    fits = state.keys() == clean.keys() and all(
+        isinstance(state[name], Tensor)
+        and state[name].shape == tensor.shape
+        and state[name].dtype == tensor.dtype
+        and state[name].layout == tensor.layout
+        for name, tensor in clean.items()
     )
-    finite = all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
-    changed = (
-        [name for name, tensor in clean.items() if not torch.equal(tensor.cpu(), state[name].cpu())]
-        if same_shape
-        else []
-    )
+    finite = fits and all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    moved = [name for name, tensor in clean.items() if fits and not torch.equal(tensor.cpu(), state[name].cpu())]
+    declared = corruption.ledger.changed
+    kept = _digest(references) == references.digest
+    kept = kept and _digest(pipeline.loan.validation) == pipeline.images.validation.digest
     return [
-        Check(name="keys and shapes", ok=same_shape, found=f"{len(state)} tensors"),
-        Check(name="finite", ok=finite, found="all finite" if finite else "NaN or infinity"),
+        Check(name="keys and shapes", ok=fits, found=f"{len(state)} tensors, {len(clean)} in the clean encoder"),
+        Check(name="finite", ok=finite, found="all finite" if finite else "NaN, infinity or no such tensors"),
         Check(
             name="ledger",
-            ok=sorted(changed) == sorted(str(name) for name in corruption.ledger.changed),
-            found=f"{len(changed)} tensors changed, {len(corruption.ledger.changed)} declared",
+            ok=sorted(moved) == sorted(map(str, declared)),
+            found=f"{len(moved)} tensors changed, {len(declared)} declared",
         ),
-        *untouched(pipeline),
+        _untouched("clean rows untouched", kept),
+        *_same_encoder(pipeline, pipeline.loan.encoder),
     ]
 
 
-def untouched(pipeline: Pipeline) -> list[Check]:
-    """The victim's encoder and training rows are bit-identical to what they were before the attack."""
-    from foretaste.images import digest_rows
+def _labels(y: Tensor, classes: int) -> Check:
+    inside = y.dtype == torch.int64 and y.ndim == 1 and bool(((y >= 0) & (y < classes)).all())
+    ends = f"{int(y.min())} to {int(y.max())}" if y.numel() else "none"
+    return Check(name="labels", ok=inside, found=f"{y.dtype} {list(y.shape)}, {ends}; {classes} classes")
 
-    train = pipeline.train
-    rows = digest_rows(train.z, train.y, train.classes) == train.digest
+
+def _rows(pipeline: Pipeline, poisoning: Poisoning, m: int) -> Check:
+    """One carrier only, of the victim's dtype and shape, finite."""
+    clean = {"features": pipeline.train.z}
     if pipeline.images is not None:
-        images = pipeline.images.train
-        rows = rows and digest_rows(images.pixels, images.labels, images.classes) == images.digest
-    checks = [Check(name="clean rows untouched", ok=rows, found="same digest" if rows else "digest changed")]
-    if pipeline.encoder is not None:
-        same = pipeline.encoder.sha256() == pipeline.encoder.card.sha256
-        checks.append(Check(name="clean encoder untouched", ok=same, found="same sha256" if same else "sha256 changed"))
-    return checks
+        clean["pixels"] = pipeline.images.train.pixels
+    given = {"features": poisoning.z, "pixels": poisoning.pixels}
+    there = {name: rows for name, rows in given.items() if rows is not None}
+    ok = len(there) == 1 and all(
+        name in clean
+        and rows.dtype == clean[name].dtype
+        and rows.shape == (m, *clean[name].shape[1:])
+        and bool(torch.isfinite(rows).all())
+        for name, rows in there.items()
+    )
+    found = ", ".join(f"{name} {rows.dtype} {list(rows.shape)}" for name, rows in there.items()) or "nothing"
+    bad = [name for name, rows in there.items() if not bool(torch.isfinite(rows).all())]
+    return Check(name="rows", ok=ok, found=found + (", NaN or infinity" if bad else ""))
 
 
-def _one_carrier(poisoning: Poisoning, m: int) -> Check:
-    given = [rows for rows in (poisoning.z, poisoning.pixels) if rows is not None]
+def _ledger(poisoning: Poisoning, n: int, m: int) -> Check:
+    base, ledger = poisoning.base, poisoning.ledger
+    inside = base.dtype == torch.int64 and base.shape == (m,) and bool(((base >= 0) & (base < n)).all())
     return Check(
-        name="rows",
-        ok=len(given) == 1 and len(given[0]) == m,
-        found=", ".join(f"{rows.dtype} {list(rows.shape)}" for rows in given) or "nothing",
+        name="ledger",
+        ok=inside and ledger.added == m and set(ledger.changed) == set(base.tolist()),
+        found=f"{ledger.added} rows declared, {m} added, on {len(ledger.changed)} training rows"
+        + ("" if inside else f"; base {base.dtype} {list(base.shape)} is not {m} of {n} rows"),
     )
 
 
-def _pixels(clean: Tensor, poisoning: Poisoning) -> Check:
+def _promise(attack: Mapping[str, Any], poisoning: Poisoning) -> Check:
+    """The result names the constraint that the attack was configured with: a wider one would be easy to keep."""
+    limits = poisoning.limits or {}
+    carrier = "features" if poisoning.pixels is None else "pixels"
+    ok = attack.get("carrier", carrier) == carrier
+    if carrier == "pixels":
+        asked = attack.get("epsilon")
+        ok = ok and poisoning.constraint == "pixels" and (asked is None or limits.get("epsilon", 256) <= asked)
+    else:
+        ok = ok and attack.get("constraint", poisoning.constraint) == poisoning.constraint
+        if poisoning.constraint == "ball":
+            ok = ok and 0 <= limits.get("quantile", 2) <= attack.get("quantile", 1)
+    shown = ", ".join([poisoning.constraint, *(f"{key} {value:g}" for key, value in limits.items())])
+    return Check(name="promise", ok=ok, found=f"{carrier}: {shown}")
+
+
+def _constraint(pipeline: Pipeline, poisoning: Poisoning) -> Check:
+    if poisoning.pixels is not None:
+        assert pipeline.images is not None
+        return _pixels(pipeline.images.train.pixels, poisoning.pixels, poisoning)
+    assert poisoning.z is not None
+    if poisoning.constraint == "box":
+        low, high = pipeline.train.z.aminmax(dim=0)
+        beyond = float(torch.maximum(low - poisoning.z, poisoning.z - high).max())
+        return Check(name="constraint box", ok=beyond <= 0, found=f"{beyond:.3g} beyond the clean range")
+    if poisoning.constraint == "ball":
+        return _ball(pipeline.train, poisoning.z, poisoning)
+    return Check(name="constraint none", ok=poisoning.constraint == "none", found="features anywhere")
+
+
+def _pixels(clean: Tensor, poison: Tensor, poisoning: Poisoning) -> Check:
     """uint8 is inside [0, 1] by its type; what remains is the ball round the base image, in grey levels."""
-    poison = poisoning.pixels
-    assert poison is not None
-    if poison.dtype != torch.uint8 or poison.shape[1:] != clean.shape[1:]:
-        return Check(name="range", ok=False, found=f"{poison.dtype} {list(poison.shape)}")
-    distance = (poison.to(torch.int16) - clean[poisoning.base].to(torch.int16)).abs()
-    furthest = int(distance.max())
+    furthest = int((poison.to(torch.int16) - clean[poisoning.base].to(torch.int16)).abs().max())
     limit = (poisoning.limits or {}).get("epsilon")
     return Check(
         name="range" if limit is None else "range and L-inf ball",
@@ -108,25 +170,47 @@ def _pixels(clean: Tensor, poisoning: Poisoning) -> Check:
     )
 
 
-def _features(clean: Tensor, y: Tensor, poisoning: Poisoning) -> Check:
-    poison = poisoning.z
-    assert poison is not None
-    if poison.shape[1:] != clean.shape[1:] or not bool(torch.isfinite(poison).all()):
-        return Check(name="constraint", ok=False, found=f"{poison.dtype} {list(poison.shape)}, not all finite")
-    if poisoning.constraint == "box":
-        low, high = clean.min(0).values, clean.max(0).values
-        outside = torch.maximum(low - poison, poison - high).max()
-        return Check(
-            name="constraint box", ok=float(outside) <= 0, found=f"{float(outside):.3g} beyond the clean range"
-        )
-    if poisoning.constraint == "ball":
-        quantile = (poisoning.limits or {})["quantile"]
-        worst = 0.0
-        for c in poisoning.y.unique().tolist():
-            rows = clean[y == c].double()
-            centre = rows.mean(0)
-            radius = torch.quantile((rows - centre).norm(dim=1), quantile)
-            reach = (poison[poisoning.y == c].double() - centre).norm(dim=1).max()
-            worst = max(worst, float(reach / radius))
-        return Check(name="constraint ball", ok=worst <= 1 + SLACK, found=f"{worst:.6f} radii from the centroid")
-    return Check(name="constraint none", ok=poisoning.constraint == "none", found="features anywhere")
+def _ball(train: FeatureSet, poison: Tensor, poisoning: Poisoning) -> Check:
+    """Distance to the clean centroid of the label that a row carries, against the quantile of its clean rows."""
+    quantile = (poisoning.limits or {})["quantile"]
+    worst, inside = 0.0, True
+    for label in poisoning.y.unique().tolist():
+        own = train.z[train.y == label].double()
+        if not len(own):
+            return Check(name="constraint ball", ok=False, found=f"no clean row of class {label}")
+        centre = own.mean(0)
+        radius = float(torch.quantile((own - centre).norm(dim=1), quantile))
+        reach = float((poison[poisoning.y == label].double() - centre).norm(dim=1).max())
+        worst = max(worst, reach / max(radius, 1e-12))
+        inside = inside and reach <= radius * (1 + SLACK) + 1e-6 * float(centre.norm())
+    return Check(name="constraint ball", ok=inside, found=f"{worst:.6f} radii from the centroid")
+
+
+def _given_back(pipeline: Pipeline, known: Knowledge) -> list[Check]:
+    own = pipeline.parts["validation"]
+    kept = digest_rows(known.z, known.y, pipeline.train.classes) == pipeline.train.digest
+    kept = kept and digest_rows(known.validation_z, known.validation_y, own.classes) == own.digest
+    if pipeline.images is not None and known.images is not None:
+        kept = kept and _digest(known.images) == pipeline.images.train.digest
+    checks = [_untouched("clean rows untouched", kept)]
+    return checks if known.encoder is None else [*checks, *_same_encoder(pipeline, known.encoder)]
+
+
+def _same_encoder(pipeline: Pipeline, given: Encoder) -> list[Check]:
+    """The copy that the attack had, with its modes, and the victim's own."""
+    assert pipeline.encoder is not None
+    clean = pipeline.encoder.card.sha256
+    frozen = not any(module.training for module in given.modules())
+    frozen = frozen and not any(weight.requires_grad for weight in given.parameters())
+    same = given.sha256() == clean and pipeline.encoder.sha256() == clean
+    found = "same digest" if same else "digest changed"
+    found += ", in eval mode" if frozen else ", in training mode or with weights that require gradients"
+    return [Check(name="clean encoder untouched", ok=same and frozen, found=found)]
+
+
+def _untouched(name: str, same: bool) -> Check:
+    return Check(name=name, ok=same, found="same digest" if same else "digest changed")
+
+
+def _digest(images: Images) -> str:
+    return digest_rows(images.pixels, images.labels, images.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Request:
     target_class: str | None = None
     seed: int = 0
     ridge: float = 1e-3
-    split: dict[str, Any] = field(default_factory=dict)
+    split: SplitSpec = SplitSpec()
     device: str = "auto"
 
 
@@ -90,11 +90,14 @@ def _labelled(method: LabelledAttack, request: Request, out: Path, progress: Pro
 def _weights(method: WeightAttack, request: Request, out: Path, progress: Progress) -> list[str]:
     if request.features is not None or request.data is None or request.encoder is None:
         raise SpecError(f"{method.name}: --data and --encoder", got="features from a file", do="it edits an encoder")
+    if request.budget is not None or request.validation is not None:
+        said = "--budget" if request.budget is not None else "--validation"
+        raise SpecError(f"{method.name}: no budget and no validation file", got=said, do="it adds no row; leave it out")
     if request.target_index is None or request.target_class is None:
         raise SpecError(f"{method.name}: --target-index and --target-class", got="one of them or none", do="pass both")
     runtime = make_runtime(request.device)
     dataset = load(request.data, data_dir=request.data_dir, download=request.download)
-    parts = split(dataset, _split_spec(request))
+    parts = split(dataset, request.split)
     encoder = _encoder(request, parts.train, runtime)
     if not 0 <= request.target_index < len(parts.test):
         raise SpecError(f"--target-index: a test row in [0, {len(parts.test) - 1}]", got=str(request.target_index))
@@ -135,7 +138,7 @@ def _known_images(request: Request, runtime: Runtime) -> Knowledge:
     """All rows that are not test rows are the victim's; without a validation file the attacker tunes on them too."""
     assert request.data is not None
     dataset = load(request.data, data_dir=request.data_dir, download=request.download)
-    train, _ = whole(dataset, _split_spec(request))
+    train, _ = whole(dataset, request.split)
     encoder = _encoder(request, train, runtime)
     cache = FeatureCache()
     z = cached_embed(encoder, train, runtime, cache)
@@ -156,15 +159,6 @@ def _encoder(request: Request, images: Images, runtime: Runtime) -> Encoder:
         raise SpecError("--encoder and its flags: an encoder", got=describe(error)) from None
     encoder = build(spec, (images.pixels.shape[2], images.pixels.shape[3]))
     return encoder.to(runtime.device)
-
-
-def _split_spec(request: Request) -> SplitSpec:
-    try:
-        return SplitSpec(**request.split)
-    except ValidationError as error:
-        raise SpecError(
-            "--split, --split-seed and --limit: shares, a seed and a number of rows", got=describe(error)
-        ) from None
 
 
 def _class_of(text: str, classes: tuple[str, ...]) -> int:

@@ -11,10 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
-from foretaste.method import describe
+from foretaste.method import Method, describe
 from foretaste.record import digest_of
 
 DEMO_ATTACKS = ("label-flip", "exact", "exact:carrier=pixels", "pacl")
+FEATURE_ATTACKS = ("label-flip", "exact")
+IMAGE_KEYS = ("data", "data_dir", "download", "encoder")
+MOST_BUDGET = 10
+
+
+def _value(text: str) -> Any:
+    """A field's value as YAML reads it (8 is a number), or the text itself."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 class MethodSpec(BaseModel):
@@ -25,16 +36,25 @@ class MethodSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`exact:carrier=pixels:epsilon=8` as a spec.
+        """`exact:carrier=pixels:epsilon=8` as a spec; values are read as in YAML.
 
         Raises:
-            SpecError: a field without `=`.
+            SpecError: no name, or a field without `=`.
         """
         name, *fields = text.split(":")
         pairs = [field.partition("=") for field in fields]
-        if any(not equals or not key for key, equals, _ in pairs):
+        if not name.strip() or any(not equals or not key.strip() for key, equals, _ in pairs):
             raise SpecError("method: name or name:field=value:field=value", got=repr(text))
-        return cls(name=name.strip(), **{key.strip(): value for key, _, value in pairs})
+        return cls(name=name.strip(), **{key.strip(): _value(value) for key, _, value in pairs})
+
+    @classmethod
+    def of(cls, method: Method) -> Self:
+        """A configured method with the fields that differ from its defaults."""
+        return cls(name=method.name, **method.model_dump(mode="json", exclude_defaults=True))
+
+    def __str__(self) -> str:
+        """What `parse` reads."""
+        return ":".join([self.name, *(f"{key}={value}" for key, value in self.fields.items())])
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -75,9 +95,11 @@ class AuditSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, values: Any) -> Any:
-        """Let a name stand for a method or an encoder."""
+        """Let a name stand for a method or an encoder; attacks that start from features do without an encoder."""
         if isinstance(values, dict):
             values = dict(values)
+            if values.get("features") is not None and values.get("attacks") is None:
+                values["attacks"] = FEATURE_ATTACKS
             for key in ("attacks", "probes"):
                 items = values.get(key)
                 if isinstance(items, list | tuple):
@@ -88,27 +110,54 @@ class AuditSpec(BaseModel):
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
-        if not self.attacks or not self.probes or not self.budgets:
-            raise ValueError("attacks, probes and budgets must not be empty")
-        bad = [budget for budget in self.budgets if not 0 < budget <= 10]
-        if bad:
-            raise ValueError(f"budgets must be in (0, 10], got {bad[0]:g}")
-        if self.features is None and (self.validation or self.test):
-            raise ValueError("validation and test files go with features, which is missing")
+        for key in ("attacks", "probes", "budgets"):
+            if not getattr(self, key):
+                raise SpecError(f"{key}: at least one", got="none")
+        for budget in self.budgets:
+            if not 0 < budget <= MOST_BUDGET:
+                raise SpecError(f"budgets: shares above 0 and at most {MOST_BUDGET}", got=f"{budget:g}")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise SpecError("budgets: each one once", got=", ".join(f"{budget:g}" for budget in self.budgets))
+        self._one_source()
         return self
+
+    def _one_source(self) -> None:
+        """Images through an encoder, or features; nothing that was said is ignored."""
+        said = self.model_fields_set
+        if self.features is None:
+            if self.validation or self.test:
+                raise SpecError(
+                    "validation and test: files of features, beside `features`",
+                    got="no features",
+                    do="pass the training features too, or data and encoder without these",
+                )
+            if "data" in said and self.data != "digits" and "encoder" not in said:
+                raise SpecError("encoder: the encoder to audit on these data", got="none", do="see `foretaste list`")
+            return
+        if both := [key for key in IMAGE_KEYS if key in said and getattr(self, key)]:
+            raise SpecError(
+                "features, or data with an encoder", got=f"features and {', '.join(both)}", do="pass one of them"
+            )
+        if self.split.limit is not None:
+            raise SpecError(
+                "limit: rows of images", got=f"features and a limit of {self.split.limit}", do="save fewer features"
+            )
 
     @classmethod
     def make(cls, values: dict[str, Any], source: str = "audit") -> Self:
         """Check values from a file or from flags.
 
         Raises:
-            SpecError: an unknown key or a value out of its range; the message lists the keys.
+            SpecError: an unknown key (the message lists the keys), or a value out of its range.
         """
         try:
             return cls.model_validate(values)
+        except SpecError as error:
+            raise SpecError(f"{source}: {error.expected}", got=error.got, do=error.do) from None
         except ValidationError as error:
-            keys = ", ".join(cls.model_fields)
-            raise SpecError(f"{source}: an audit with the keys {keys}", got=describe(error), do="correct it") from None
+            unknown = any(item["type"] == "extra_forbidden" for item in error.errors(include_url=False))
+            expected = f"the keys {', '.join(cls.model_fields)}" if unknown else "values in their range"
+            raise SpecError(f"{source}: {expected}", got=describe(error), do="correct it") from None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -128,12 +177,16 @@ class AuditSpec(BaseModel):
 
     def to_yaml(self) -> str:
         """The whole spec, defaults included; `read` gives it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self._entries(), sort_keys=False, allow_unicode=True)
 
     def base(self) -> dict[str, Any]:
         """What all trials of the audit share: their records may stand in one folder only if this is equal."""
         grid = {"attacks", "budgets", "seeds", "targets", "download", "device", "data_dir"}
-        return self.model_dump(mode="json", exclude=grid)
+        return {key: value for key, value in self._entries().items() if key not in grid}
+
+    def _entries(self) -> dict[str, Any]:
+        """JSON types; without the keys of images where the audit starts from features."""
+        return self.model_dump(mode="json", exclude=set() if self.features is None else set(IMAGE_KEYS))
 
 
 class TrialSpec(BaseModel):

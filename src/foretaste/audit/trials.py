@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +17,11 @@ from foretaste.attacks.base import LabelledAttack, Poisoning, Progress, WeightAt
 from foretaste.audit.exhibits import gallery, project
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings, controls, preflight
-from foretaste.audit.referee import judge_corruption, judge_poisoning
+from foretaste.audit.referee import judge_corruption, judge_poisoning, require
 from foretaste.audit.scores import accuracy, clip_to_range, compare
 from foretaste.audit.spec import TrialSpec
-from foretaste.errors import ForetasteError, RefereeError
+from foretaste.errors import ForetasteError
 from foretaste.features.embed import embed
-from foretaste.images import Images
 from foretaste.record import Check, Ledger, ProbeScores, TargetScores, Threat, TrialError, TrialRecord, pack_labels
 from foretaste.runtime import digest_tensors, machine, versions
 from foretaste.statistics import wilson
@@ -60,19 +62,35 @@ def record_of(pipeline: Pipeline, trial: TrialSpec, threat: Threat, variant: str
     )
 
 
-def failed(
-    record: TrialRecord, error: Exception, checks: list[Check], timer: Timer, ledger: Ledger | None
-) -> TrialRecord:
-    """The record of a trial that ended in an error: what was found out until then is kept."""
-    message = str(error) if isinstance(error, ForetasteError) else f"{error or type(error).__name__}"
-    return record.model_copy(
-        update={
-            "error": TrialError(type=type(error).__name__, message=message),
-            "referee": checks,
-            "ledger": ledger,
-            "seconds": timer.seconds,
-        }
-    )
+class Attempt:
+    """One trial under way: what it found out so far outlives an error."""
+
+    def __init__(self, pipeline: Pipeline, record: TrialRecord) -> None:
+        self.pipeline = pipeline
+        self.record = record
+        self.timer = Timer()
+        self.checks: list[Check] = []
+        self.ledger: Ledger | None = None
+
+    def finish(self, body: Callable[[], dict[str, Any]]) -> TrialRecord:
+        """The record with what the body returns; whatever it raises becomes part of the record instead."""
+        update: dict[str, Any]
+        try:
+            update = {"status": "ok", **body()}
+        except Exception as error:
+            self.pipeline.recall()
+            update = {"error": TrialError(type=type(error).__name__, message=_reason(error))}
+        evidence = {"referee": self.checks, "ledger": self.ledger, "seconds": self.timer.seconds}
+        return self.record.model_copy(update=evidence | update)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, on one line; for an error that nobody foresaw also where."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ForetasteError):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text or 'no message'} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def clean_trial(pipeline: Pipeline, trial: TrialSpec, command: str) -> TrialRecord:
@@ -84,7 +102,7 @@ def clean_trial(pipeline: Pipeline, trial: TrialSpec, command: str) -> TrialReco
     return record_of(pipeline, trial, "clean", "", command).model_copy(
         update={
             "status": "ok",
-            "digests": pipeline.inputs(),
+            "digests": pipeline.digests(),
             "scores": {key: ProbeScores(clean=accuracy(found, truth)) for key, found in pipeline.predictions.items()},
             "predictions": {key: pack_labels(found.numpy()) for key, found in pipeline.predictions.items()},
             "truth": pack_labels(truth.numpy()),
@@ -100,44 +118,38 @@ def labelled_trial(
 ) -> TrialRecord:
     """Attack the labelled data once, let the referee check it, retrain every probe and score it on the test rows."""
     assert trial.budget is not None
-    timer, checks, ledger = Timer(), list[Check](), None
-    record = record_of(pipeline, trial, "labelled", attack.variant, command)
-    try:
-        rows = poisoned_rows(trial.budget, len(pipeline.train))
-        with timer.stage("attack"):
-            poisoning = attack.poison(pipeline.knowledge(), rows, trial.seed, progress)
-        ledger = poisoning.ledger
-        with timer.stage("referee"):
-            checks = judge_poisoning(pipeline, poisoning, trial.budget)
-            require(checks)
-        with timer.stage("embed"):
+    budget = trial.budget
+    attempt = Attempt(pipeline, record_of(pipeline, trial, "labelled", attack.variant, command))
+    stage = attempt.timer.stage
+
+    def body() -> dict[str, Any]:
+        rows = poisoned_rows(budget, len(pipeline.train))
+        known = pipeline.knowledge()
+        with stage("attack"):
+            poisoning = attack.poison(known, rows, trial.seed, progress)
+        attempt.ledger = poisoning.ledger
+        with stage("referee"):
+            attempt.checks = judge_poisoning(pipeline, trial.attack, known, poisoning, budget)
+            require(attempt.checks)
+        with stage("embed"):
             z = features_of(pipeline, poisoning)
-        with timer.stage("probes"):
+        with stage("probes"):
             found = _refit(pipeline, z, poisoning.y, trial.seed)
-            clipped = clip_to_range(z, pipeline.train)
+            clipped, key = clip_to_range(z, pipeline.train), pipeline.headline
             if not torch.equal(clipped, z):
-                key = pipeline.headline
-                found |= {
-                    f"{key}, clipped": _refit(pipeline, clipped, poisoning.y, trial.seed, only=key)[key],
-                }
-    except Exception as error:
-        return failed(record, error, checks, timer, ledger)
-    truth = pipeline.test.y
-    twin = pipeline.predictions[pipeline.headline]
-    return record.model_copy(
-        update={
-            "status": "ok",
+                found[f"{key}, clipped"] = _refit(pipeline, clipped, poisoning.y, trial.seed, only=key)[key]
+        twin = pipeline.predictions[pipeline.headline]
+        truth = pipeline.test.y
+        return {
             "digests": {"poison": digest_tensors(_content(poisoning))},
             "scores": {key: compare(pipeline.predictions.get(key, twin), now, truth) for key, now in found.items()},
             "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
-            "ledger": ledger,
-            "referee": checks,
-            "warnings": attack_warnings(ledger),
+            "warnings": attack_warnings(poisoning.ledger),
             "exhibits": gallery(pipeline, poisoning),
             "projection": project(pipeline, z, poisoning.y),
-            "seconds": timer.seconds,
         }
-    )
+
+    return attempt.finish(body)
 
 
 def weight_trial(
@@ -147,62 +159,40 @@ def weight_trial(
     assert trial.target is not None
     assert pipeline.images is not None
     assert pipeline.encoder is not None
-    timer, checks, ledger = Timer(), list[Check](), None
-    record = record_of(pipeline, trial, "weights", attack.variant, command)
+    images, clean = pipeline.images, pipeline.encoder
     row, wanted = trial.target
-    own = pipeline.images.validation
-    try:
+    attempt = Attempt(pipeline, record_of(pipeline, trial, "weights", attack.variant, command))
+    stage = attempt.timer.stage
+
+    def body() -> dict[str, Any]:
+        encoder, own = pipeline.loan.encoder, pipeline.loan.validation
         references = own.take((own.labels == wanted).nonzero()[:, 0])
-        with timer.stage("attack"):
-            corruption = attack.corrupt(
-                pipeline.encoder,
-                pipeline.images.test.pixels[row].clone(),
-                references,
-                own,
-                trial.seed,
-                pipeline.runtime,
-                progress,
-            )
-        ledger = corruption.ledger
-        with timer.stage("referee"):
-            checks = judge_corruption(pipeline, corruption)
-            require(checks)
-        poisoned = copy.deepcopy(pipeline.encoder)
+        target = images.test.pixels[row].clone()
+        with stage("attack"):
+            corruption = attack.corrupt(encoder, target, references, own, trial.seed, pipeline.runtime, progress)
+        attempt.ledger = corruption.ledger
+        with stage("referee"):
+            attempt.checks = judge_corruption(pipeline, references, corruption)
+            require(attempt.checks)
+        poisoned = copy.deepcopy(clean)
         poisoned.body.load_state_dict(corruption.state)
-        with timer.stage("embed"):
-            train, test = (_embed(pipeline, poisoned, part) for part in (pipeline.images.train, pipeline.images.test))
-        with timer.stage("probes"):
+        with stage("embed"):
+            train, test = (embed(poisoned, part.pixels, pipeline.runtime) for part in (images.train, images.test))
+        with stage("probes"):
             found = {
                 key: probe.fit(train, pipeline.train.y, pipeline.classes, trial.seed, pipeline.runtime).predict(test)
                 for key, probe in pipeline.probes.items()
             }
-    except Exception as error:
-        return failed(record, error, checks, timer, ledger)
-    truth = pipeline.test.y
-    return record.model_copy(
-        update={
-            "status": "ok",
+        truth = pipeline.test.y
+        return {
             "digests": {"poisoned encoder": digest_tensors(corruption.state)},
             "scores": {key: compare(pipeline.predictions[key], now, truth) for key, now in found.items()},
             "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
             "target": _target_scores(pipeline, found[pipeline.headline], row, wanted),
-            "ledger": ledger,
-            "referee": checks,
-            "warnings": attack_warnings(ledger),
-            "seconds": timer.seconds,
+            "warnings": attack_warnings(corruption.ledger),
         }
-    )
 
-
-def require(checks: list[Check]) -> None:
-    """Raise RefereeError if any check failed."""
-    broken = [check for check in checks if not check.ok]
-    if broken:
-        raise RefereeError(
-            f"referee: {', '.join(check.name for check in broken)} as promised",
-            got="; ".join(check.found for check in broken),
-            do="mend the attack: its result was not scored",
-        )
+    return attempt.finish(body)
 
 
 def features_of(pipeline: Pipeline, poisoning: Poisoning) -> Tensor:
@@ -221,10 +211,6 @@ def _refit(pipeline: Pipeline, z: Tensor, y: Tensor, seed: int, only: str | None
         for key, probe in pipeline.probes.items()
         if only in (None, key)
     }
-
-
-def _embed(pipeline: Pipeline, encoder: torch.nn.Module, part: Images) -> Tensor:
-    return embed(encoder, part.pixels, pipeline.runtime)  # type: ignore[arg-type]
 
 
 def _content(poisoning: Poisoning) -> dict[str, Tensor]:

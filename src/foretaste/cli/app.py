@@ -12,11 +12,11 @@ from foretaste.cli import attack, audit, pretrain
 
 app = typer.Typer(
     help="Measure, before a model ships, how much poison a pre-trained encoder and the head on top of it can take.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # [n, d] in a help text is not markup
 )
-cache = typer.Typer(help="The features kept on this machine.", no_args_is_help=True)
+cache = typer.Typer(help="The features kept on this machine.", rich_markup_mode=None)
 app.add_typer(cache, name="cache")
 
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -47,7 +47,7 @@ def _root(
 def list_(
     name: Annotated[str | None, typer.Argument(help="An attack, probe or method: show its fields.")] = None,
 ) -> None:
-    """List attacks, probes, data sets, encoders and pre-training methods, or the fields of one."""
+    """Show what there is: attacks, probes, data sets, encoders; or the fields of one attack or probe."""
     from foretaste.cli import listing
 
     print(listing.everything() if name is None else listing.fields_of(name))
@@ -58,7 +58,10 @@ def report(
     folder: Annotated[Path, typer.Argument(help="Folder that an audit wrote.")],
     title: Annotated[str, typer.Option(help="Heading of the report.")] = "",
 ) -> None:
-    """Write report.html and report.md again from record.jsonl alone; needs no torch."""
+    """Write the report again from the record alone.
+
+    It makes report.html and report.md from record.jsonl and needs no torch.
+    """
     from foretaste.report import write
 
     for path in write(folder, title=title):
@@ -70,9 +73,9 @@ def schema() -> None:
     """Print the JSON schema of a line of record.jsonl."""
     import json
 
-    from foretaste.record import TrialRecord
+    from foretaste.record import json_schema
 
-    print(json.dumps(TrialRecord.model_json_schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))
 
 
 @cache.command("clear")

@@ -13,7 +13,7 @@ from foretaste.errors import SpecError
 
 def attack(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="An attack, see foretaste list; its fields are flags too.")],
+    name: Annotated[str, typer.Argument(help="See foretaste list; the fields of foretaste list NAME are flags too.")],
     out: Annotated[Path, typer.Option(help="poison.npz for labelled data, poisoned.safetensors for an encoder.")],
     data: common.Data = None,
     data_dir: common.DataDir = None,
@@ -36,7 +36,7 @@ def attack(
     limit: common.Limit = None,
     device: common.Device = None,
 ) -> None:
-    """Run one attack and write its poison.
+    """Run one attack alone and write its poison.
 
     On features, the npz has keys z and y; on data, x (uint8 [m, H, W, 3]) and y; both also have base, the training row
     that each poison started from. An attack on the weights writes a complete encoder file.
@@ -45,7 +45,7 @@ def attack(
 
     from foretaste import attacks
     from foretaste.audit.single import Request, craft
-    from foretaste.cli.progress import make_progress
+    from foretaste.cli.progress import Following
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
     chosen = common.encoder_values(encoder, weights, width, mean, std, input_size)
@@ -53,6 +53,11 @@ def attack(
         raise SpecError("attack: --features F.npz, or --data D with --encoder E", got="neither", do="pass one of them")
     if features is not None and (data is not None or chosen):
         raise SpecError("attack: --features, or --data with --encoder", got="both", do="pass one of them")
+    shares = common.split_values(split, split_seed, limit)
+    if features is not None and shares:
+        raise SpecError(
+            "attack: --split, --split-seed and --limit beside --data", got="--features", do="leave them out"
+        )
     request = Request(
         data=data,
         data_dir=data_dir,
@@ -65,12 +70,11 @@ def attack(
         target_class=target_class,
         seed=seed,
         ridge=ridge,
-        split=common.split_values(split, split_seed, limit),
+        split=common.split_spec(shares),
         device=device or "auto",
     )
-    with make_progress(Console(stderr=True)) as bars:
-        bar = bars.add_task(name, total=None)
-        lines = craft(method, request, out, lambda done, total: bars.update(bar, completed=done, total=total))
+    with Following(Console(stderr=True), name) as following:
+        lines = craft(method, request, out, following.step)
     print("\n".join([*lines, f"wrote {out}"]))
 
 

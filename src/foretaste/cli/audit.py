@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foretaste.cli import common
-from foretaste.errors import SpecError
+
+if TYPE_CHECKING:
+    from foretaste.audit.spec import AuditSpec
 
 
 def audit(
@@ -26,18 +29,23 @@ def audit(
     validation: common.Validation = None,
     test: Annotated[Path | None, typer.Option(help="npz with the test features.")] = None,
     attacks: Annotated[
-        str | None, typer.Option(help="Separated by commas; fields after colons: exact:carrier=pixels:epsilon=8.")
+        str | None,
+        typer.Option(help="Separated by commas, fields after colons: label-flip,exact:carrier=pixels:epsilon=8."),
     ] = None,
-    budgets: Annotated[str | None, typer.Option(help="Added rows / training rows, separated by commas.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds of each labelled-data attack.")] = None,
-    targets: Annotated[int | None, typer.Option(help="(target, class) pairs of each attack on the weights.")] = None,
-    probes: Annotated[str | None, typer.Option(help="Victims, separated by commas; the first is the headline.")] = None,
-    ridge: Annotated[float | None, typer.Option(help="L2 weight of the exact head.")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Added rows / training rows; default 0.01,0.03,0.1.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of each labelled-data attack; default 3.")] = None,
+    targets: Annotated[
+        int | None, typer.Option(help="(target, class) pairs of each attack on the weights; default 20.")
+    ] = None,
+    probes: Annotated[
+        str | None, typer.Option(help="Victims as in --attacks, the first is the headline; default exact.")
+    ] = None,
+    ridge: Annotated[float | None, typer.Option(help="L2 weight of the exact head; default 0.001.")] = None,
     split: common.SplitShares = None,
     split_seed: common.SplitSeed = None,
     limit: common.Limit = None,
     device: common.Device = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16 inside the encoder.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Inside the encoder: auto, float32 or bfloat16.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for record and report.")] = Path("foretaste-audit"),
     only: Annotated[str | None, typer.Option(help="Run just this trial (its identity in the record).")] = None,
     dry_run: Annotated[
@@ -72,8 +80,6 @@ def audit(
         values["encoder"] = chosen
     if shares := common.split_values(split, split_seed, limit):
         values["split"] = {**values.get("split", {}), **shares}
-    if (values.get("data") or values.get("features")) and "encoder" not in values:
-        _need_encoder(values)
     spec = AuditSpec.make(values, "audit" if file is None else str(file))
     if dry_run:
         _show_plan(spec)
@@ -81,59 +87,45 @@ def audit(
         _run(spec, out, only)
 
 
-def _need_encoder(values: dict[str, Any]) -> None:
-    """The embedded encoder is for the embedded digits; another data set needs its own."""
-    if values.get("features"):
-        if "attacks" not in values:
-            values["attacks"] = ["label-flip", "exact"]
-    elif values["data"] != "digits":
-        raise SpecError("--encoder: the encoder to audit on these data", got="none", do="see `foretaste list`")
+def _show_plan(spec: AuditSpec) -> None:
+    from rich.console import Console
 
-
-def _show_plan(spec: Any) -> None:
     from foretaste.audit.pipeline import prepare
+    from foretaste.cli.progress import AuditProgress
     from foretaste.sweep.plan import configured, estimate_seconds, plan
 
     configured(spec)
-    pipeline = prepare(spec)
-    trials = plan(pipeline)
-    seconds = estimate_seconds(pipeline, trials)
+    with AuditProgress(Console(stderr=True)) as progress:
+        pipeline = prepare(spec, progress.stage)
+        trials = plan(pipeline)
+        seconds = estimate_seconds(pipeline, trials)
     print(pipeline.spec.to_yaml(), end="")
-    print(f"# {len(trials)} trials, about {_duration(seconds)} on this machine")
+    print(f"# {len(trials)} trials, about {common.duration(seconds)} on this machine")
 
 
-def _run(spec: Any, out: Path, only: str | None) -> None:
+def _run(spec: AuditSpec, out: Path, only: str | None) -> None:
     from rich.console import Console
 
     from foretaste.cli.progress import AuditProgress
     from foretaste.report import write
     from foretaste.sweep.run import run
 
-    console = Console(stderr=True)
-    with AuditProgress(console) as progress:
+    with AuditProgress(Console(stderr=True)) as progress:
         outcome = run(spec, out, progress, only)
     page, text = write(out)
     print(_verdict(text))
-    print(f"report: {page}")
+    print(f"\nreport: {page}")
     if outcome.failures:
-        console.print(
-            f"{len(outcome.failures)} of {len(outcome.records)} trials failed; see {out}/record.jsonl", markup=False
+        print(
+            f"foretaste: {len(outcome.failures)} of {len(outcome.records)} trials failed; the report says why, "
+            "and the same command tries them again.",
+            file=sys.stderr,
         )
         raise typer.Exit(1)
 
 
 def _verdict(report: Path) -> str:
-    """The plain words on top of the report, up to its first section."""
+    """The plain words on top of the report: what stands between its first two headings."""
     lines = report.read_text(encoding="utf-8").splitlines()
     heads = [number for number, line in enumerate(lines) if line.startswith("## ")]
-    return "\n".join(lines[1 : heads[1] if len(heads) > 1 else None]).strip()
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    return "\n".join(lines[heads[0] + 1 : heads[1] if len(heads) > 1 else None]).strip()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foretaste.errors import SpecError
+
+if TYPE_CHECKING:
+    from foretaste.data import SplitSpec
 
 Data = Annotated[str | None, typer.Option("--data", help="Name of a data set (foretaste list), FILE.npz or a folder.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the files of a standard data set are.")]
@@ -80,6 +83,24 @@ def split_values(shares: str | None, seed: int | None, limit: int | None) -> dic
     return {key: value for key, value in values.items() if value is not None}
 
 
+def split_spec(values: dict[str, Any]) -> SplitSpec:
+    """The split of a command that has no audit.
+
+    Raises:
+        SpecError: a value out of its range.
+    """
+    from pydantic import ValidationError
+
+    from foretaste.data import SplitSpec
+    from foretaste.method import describe
+
+    try:
+        return SplitSpec(**values)
+    except ValidationError as error:
+        expected = "--split, --split-seed and --limit: shares, a seed and a number of rows"
+        raise SpecError(expected, got=describe(error)) from None
+
+
 def extra_fields(words: list[str], command: str) -> dict[str, str]:
     """`--field value` pairs that a command does not know itself: hyperparameters of the method.
 
@@ -97,3 +118,10 @@ def extra_fields(words: list[str], command: str) -> dict[str, str]:
             )
         fields[key.replace("-", "_")] = value if equals else rest.pop(0)
     return fields
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 12 s, 3 min, 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
+
 from foretaste.attacks import ATTACKS
 from foretaste.data.sources import SOURCES
 from foretaste.encoders import ARCHITECTURES
@@ -9,6 +12,9 @@ from foretaste.errors import SpecError
 from foretaste.method import Method
 from foretaste.pretrain import METHODS
 from foretaste.probes import PROBES
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 
 def everything() -> str:
@@ -32,26 +38,42 @@ def everything() -> str:
 
 
 def fields_of(name: str) -> str:
-    """Hyperparameters of a method: name, default and meaning; each is a flag of its command.
+    """Hyperparameters of a method: name, range, default and meaning, and how to set them.
 
     Raises:
         SpecError: no such method.
     """
     from foretaste import attacks, pretrain, probes
 
-    found: type[Method]
+    found: list[tuple[type[Method], str]] = []
     if name in ATTACKS:
-        found = attacks.find(name)
-    elif name in PROBES:
-        found = probes.find(name)
-    elif name in METHODS:
-        found = pretrain.find(name)
-    else:
-        known = ", ".join([*ATTACKS, *PROBES, *METHODS])
+        how = f"foretaste attack {name} --FIELD VALUE, or in an audit --attacks {name}:FIELD=VALUE"
+        found.append((attacks.find(name), how))
+    if name in PROBES:
+        found.append((probes.find(name), f"foretaste audit --probes {name}:FIELD=VALUE"))
+    if name in METHODS:
+        found.append((pretrain.find(name), f"foretaste pretrain --method {name} --FIELD VALUE"))
+    if not found:
+        known = ", ".join(dict.fromkeys([*ATTACKS, *PROBES, *METHODS]))
         raise SpecError(f"list: one of {known}", got=repr(name), do="see `foretaste list`")
-    lines = [(found.__doc__ or "").strip().partition("\n")[0], ""]
-    for key, field in found.model_fields.items():
-        kind = getattr(field.annotation, "__name__", None) or str(field.annotation)
-        kind = str(field.annotation).replace("typing.", "") if "Literal" in str(field.annotation) else kind
-        lines.append(f"  --{key.replace('_', '-')}  {kind}, default {field.default}\n      {field.description or ''}")
-    return "\n".join(lines)
+    return "\n\n".join(_fields(method, how) for method, how in found)
+
+
+def _fields(method: type[Method], how: str) -> str:
+    lines = [inspect.cleandoc(method.__doc__ or ""), ""]
+    for key, field in method.model_fields.items():
+        default = "none" if field.default is None else str(field.default)
+        lines += [f"  --{key.replace('_', '-')}  {_kind(field)}, default {default}", f"      {field.description or ''}"]
+    return "\n".join([*lines, "", f"Set fields by: {how}"])
+
+
+def _kind(field: FieldInfo) -> str:
+    """The values that a field takes: its choices, or its type with its range."""
+    if get_origin(field.annotation) is Literal:
+        return " | ".join(map(str, get_args(field.annotation)))
+    kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    limits = [
+        f"{sign} {getattr(rule, key):g}" for rule in field.metadata for key, sign in signs.items() if hasattr(rule, key)
+    ]
+    return " ".join([" or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds), " and ".join(limits)]).strip()

@@ -31,24 +31,23 @@ def pretrain(
     licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file that exists.")] = False,
 ) -> None:
-    """Pre-train an encoder on the rows of a data set that are not test rows, without their labels.
+    """Pre-train an encoder without labels.
 
-    The same command continues a run that was interrupted.
+    It sees the rows of a data set that are not test rows. The same command continues a run that was interrupted.
     """
     from rich.console import Console
 
     from foretaste import pretrain as table
-    from foretaste.cli.progress import make_progress
-    from foretaste.data import SplitSpec, load, whole
+    from foretaste.cli.progress import Following
+    from foretaste.data import load, whole
     from foretaste.pretrain.run import run
     from foretaste.runtime import make_runtime, training_runtime
 
     fields = common.extra_fields(context.args, "pretrain")
     chosen = table.find(method).configure(**fields)
     runtime = training_runtime(make_runtime(device or "auto", threads), precision)
-    images, _ = whole(
-        load(data, data_dir=data_dir, download=download), SplitSpec(**common.split_values(None, split_seed, limit))
-    )
+    spec = common.split_spec(common.split_values(None, split_seed, limit))
+    images, _ = whole(load(data, data_dir=data_dir, download=download), spec)
     words = ["foretaste", "pretrain", "--data", data, "--arch", arch, "--method", method, "--seed", str(seed)]
     words += ["--width", str(width)] if width is not None else []
     words += [word for key, value in fields.items() for word in (f"--{key.replace('_', '-')}", value)]
@@ -56,8 +55,7 @@ def pretrain(
     words += ["--threads", str(threads)] if threads is not None else []
     words += ["--licence", licence] if licence else []
     words += ["--out", out.name]
-    with make_progress(Console(stderr=True)) as bars:
-        bar = bars.add_task(f"pretrain {arch}", total=None)
+    with Following(Console(stderr=True), f"pretrain {arch}") as following:
         card = run(
             images,
             arch,
@@ -66,9 +64,7 @@ def pretrain(
             seed,
             runtime,
             out,
-            lambda done, total, loss: bars.update(
-                bar, completed=done, total=total, description=f"pretrain {arch}, loss {loss:.3f}"
-            ),
+            lambda done, total, loss: following.step(done, total, f"loss {loss:.3f}"),
             command=shlex.join(words),
             licence=licence,
             overwrite=overwrite,

@@ -1,4 +1,4 @@
-"""Progress on the terminal, with the time that remains; nothing where there is no terminal."""
+"""Progress of long commands: bars with the time that remains on a terminal, one line per finished trial elsewhere."""
 
 from __future__ import annotations
 
@@ -9,25 +9,63 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from foretaste.cli.common import duration
+
 if TYPE_CHECKING:
     from foretaste.record import TrialRecord
 
 
 def make_progress(console: Console) -> Progress:
-    """A bar with counts, elapsed and remaining time."""
+    """A bar with counts, elapsed and remaining time; nothing where there is no terminal."""
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
+class Following:
+    """One bar for one long piece of work; without a terminal a line now and then, so that a log shows life."""
+
+    EVERY = 30.0  # seconds between lines
+
+    def __init__(self, console: Console, label: str) -> None:
+        self.console, self.label = console, label
+        self.bars = make_progress(console)
+        self.bar = self.bars.add_task(label, total=None)
+        self.begun = self.said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def step(self, done: int, total: int, note: str = "") -> None:
+        """So much is done; `note` says how it goes."""
+        text = f"{self.label}, {note}" if note else self.label
+        self.bars.update(self.bar, description=text, completed=done, total=total)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.said >= self.EVERY:
+            self.said = now
+            say(self.console, f"{text}: {done} of {total} ({duration(now - self.begun)})")
+
+
+def say(console: Console, line: str) -> None:
+    """A line as it is: no markup, colours or breaks."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 class AuditProgress:
-    """Two bars: the audit and its current trial. A line per finished trial where there is no terminal."""
+    """Two bars: the audit and its current trial; without a terminal, lines that a log can keep."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -35,6 +73,8 @@ class AuditProgress:
         self.whole = self.bars.add_task("clean pipeline", total=None)
         self.part = self.bars.add_task("", total=None, visible=False)
         self.done = self.total = 0
+        self.stages: list[str] = []
+        self.label = ""
         self.begun = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -49,18 +89,24 @@ class AuditProgress:
     def stage(self, name: str, done: int, total: int) -> None:
         """The clean pipeline is being made."""
         self.bars.update(self.part, description=f"  {name}", completed=done, total=total, visible=True)
+        if name not in self.stages:
+            self.stages.append(name)
+            self._log(f"clean pipeline: {name}")
 
     def planned(self, total: int, done: int) -> None:
         """So many trials there are, so many of them are done."""
         self.done, self.total = done, total
+        self.begun = time.monotonic()
         self.bars.update(self.whole, description="trials", completed=done, total=total)
         self.bars.update(self.part, visible=False)
         if done:
-            self.console.print(f"{done} of {total} trials are in the record already")
+            say(self.console, f"{done} of {total} trials are in the record already")
 
     def started(self, label: str) -> None:
         """A trial begins."""
-        self.bars.reset(self.part, description=f"  {label}", total=None, visible=True)
+        self.label = label
+        self.bars.remove_task(self.part)  # a task that is reset keeps its total
+        self.part = self.bars.add_task(f"  {label}", total=None)
 
     def step(self, done: int, total: int) -> None:
         """The trial's attack is so far."""
@@ -71,9 +117,27 @@ class AuditProgress:
         self.done += 1
         self.bars.update(self.whole, completed=self.done)
         if record.error is not None:
-            self.console.print(f"failed: {record.attack} ({record.trial}): {record.error.message}", markup=False)
-        elif not self.console.is_terminal:
-            seconds = time.monotonic() - self.begun
-            self.console.print(
-                f"[{self.done}/{self.total}] {seconds:.0f} s  {record.attack} {record.variant}", markup=False
-            )
+            say(self.console, f"failed: {self.label}: {record.error.message}")
+        self._log(f"[{self.done}/{self.total}] {self.label}: {result(record)}{self._remaining()}")
+
+    def _remaining(self) -> str:
+        left = self.total - self.done
+        elapsed = time.monotonic() - self.begun
+        return f" ({duration(elapsed)}; {left} to go)" if left else f" ({duration(elapsed)})"
+
+    def _log(self, line: str) -> None:
+        if not self.console.is_terminal:
+            say(self.console, line)
+
+
+def result(record: TrialRecord) -> str:
+    """What came of a trial, in a few words."""
+    if record.status == "failed" or not record.scores:
+        return record.status
+    scores = next(iter(record.scores.values()))
+    if scores.poisoned is None:
+        return f"accuracy {scores.clean.value:.1%}"
+    moved = f"accuracy {scores.clean.value:.1%} to {scores.poisoned.value:.1%}"
+    if record.target is None:
+        return moved
+    return f"{'steered' if record.target.success else 'not steered'}, {moved}"

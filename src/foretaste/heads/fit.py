@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foretaste.errors import DataError
+from foretaste.errors import DataError, SpecError
 from foretaste.heads.objective import HeadObjective, Rows, logits
 from foretaste.heads.scaler import Scaler
 from foretaste.heads.solve import Preconditioner, solve
@@ -20,10 +20,10 @@ class Optimum:
     Attributes:
         weight: float64 [C, d + 1].
         loss: F there.
-        gradient_ratio: ||dF/dW|| there over ||dF/dW|| at W = 0.
+        gradient_ratio: ||dF/dW|| there over ||dF/dW|| at W = 0 (or over 1e-12, if that is larger).
         iterations: Newton steps.
         products: Hessian-vector products in all.
-        preconditioner: of a Hessian near the optimum, for the solves that follow.
+        preconditioner: the last one made, for the solves that follow.
     """
 
     weight: Tensor
@@ -44,7 +44,7 @@ class LinearHead:
     def logits(self, z: Tensor) -> Tensor:
         """Scores float32 [n, C] of features z [n, d] in the encoder's units."""
         weight = self.optimum.weight.float()
-        return torch.cat([logits(self.scaler.apply(block.float()), weight) for block in z.split(65536)])
+        return torch.cat([logits(self.scaler.apply(block.float()), weight) for block in z.split(8192)])
 
     def predict(self, z: Tensor) -> Tensor:
         """Class int64 [n] of features z [n, d]."""
@@ -65,6 +65,7 @@ def fit_head(
     start: Tensor | None = None,
     tolerance: float = 1e-6,
     sample_weight: Tensor | None = None,
+    overwrite: bool = False,
 ) -> LinearHead:
     """Standardise features and fit the head.
 
@@ -75,20 +76,26 @@ def fit_head(
         ridge: L2 weight > 0.
         start: W [C, d + 1] in standard units to start from.
         tolerance: on the gradient norm relative to W = 0.
-        sample_weight: float [n], >= 0.
+        sample_weight: float [n], >= 0; the standardisation counts each row once.
+        overwrite: standardise float32 features in place instead of in a copy, where memory holds them only once.
 
     Raises:
-        DataError: no rows, labels outside the classes, or features that are not finite.
+        DataError: no rows, labels outside the classes, or features or weights that are not finite.
+        SpecError: ridge <= 0.
     """
-    if len(z) == 0 or z.ndim != 2 or len(z) != len(y):
+    if z.ndim != 2 or len(z) != len(y) or not len(y):
         raise DataError("head: features [n, d] with n labels, n >= 1", got=f"{list(z.shape)} and {list(y.shape)}")
     if not 0 <= int(y.min()) <= int(y.max()) < classes:
         raise DataError(f"head: labels in [0, {classes - 1}]", got=f"{int(y.min())} to {int(y.max())}")
+    if not ridge > 0:
+        raise SpecError("head: ridge > 0, without which there may be no optimum", got=str(ridge))
+    if sample_weight is not None:
+        _check_weights(sample_weight, len(y))
     scaler = Scaler.of([z])
-    x = scaler.apply(z.float())
-    if not bool(torch.isfinite(x).all()):
+    if not bool((scaler.mean + scaler.scale).isfinite().all()):
         raise DataError("head: finite features", got="NaN or infinity", do="look at the encoder's output")
-    objective = HeadObjective((Rows(x, y, sample_weight),), classes, ridge)
+    x = scaler.apply_(z) if overwrite and z.dtype == torch.float32 else scaler.apply(z.float())
+    objective = HeadObjective((Rows(x, y.long(), sample_weight),), classes, ridge)
     return LinearHead(scaler, minimise(objective, start=start, tolerance=tolerance))
 
 
@@ -109,37 +116,43 @@ def minimise(
         tolerance: on the gradient norm relative to W = 0.
         most: Newton steps.
     """
-    weight = objective.zeros() if start is None else start.clone()
-    scale = float(objective.loss_and_gradient(objective.zeros())[1].norm())
+    weight = objective.zeros()
     loss, gradient = objective.loss_and_gradient(weight)
+    scale = max(float(gradient.norm()), 1e-12)
+    if start is not None:
+        weight = start.clone()
+        loss, gradient = objective.loss_and_gradient(weight)
     kept = preconditioner
     products = iterations = 0
+    owed = 0.0
     while (norm := float(gradient.norm())) > tolerance * scale and iterations < most:
         curvature = objective.curvature(weight)
-        if kept is None or (preconditioner is None and iterations in REFRESH):
-            kept = Preconditioner(curvature)
+        # As with skis, buy once the rent has reached the price: that never costs more than twice the best choice.
+        if kept is None or (preconditioner is None and owed > Preconditioner.price(curvature)):
+            kept, owed = Preconditioner(curvature, cheap=start is None and iterations == 0), 0.0
         # Forcing term of Eisenstat and Walker: solve roughly while far away, exactly at the end.
         forcing = max(min(0.1, norm / scale), 0.3 * tolerance * scale / norm)
-        step = solve(curvature, gradient, kept, tolerance=forcing, most=200)
+        step = solve(curvature, gradient, kept, tolerance=forcing, most=200, exact=False)
         products += step.iterations
+        owed += step.iterations
         slope = float((gradient * step.value).sum())
-        length = 1.0
-        while True:
+        for length in (0.5**k for k in range(20)):
             moved = weight - length * step.value
             new_loss, new_gradient = objective.loss_and_gradient(moved)
             # Near the optimum the loss is flat to rounding; there a smaller gradient is the proof of progress.
-            if new_loss <= loss - 1e-4 * length * slope or float(new_gradient.norm()) < norm or length < 1e-6:
+            if new_loss <= loss - 1e-4 * length * slope or float(new_gradient.norm()) < norm:
                 break
-            length /= 2
-        stuck = length < 1e-6
+        else:
+            break  # nothing along this step is better: rounding has the last word
         weight, loss, gradient = moved, new_loss, new_gradient
         iterations += 1
-        if stuck:
-            break
     if kept is None:
         kept = Preconditioner(objective.curvature(weight))
-    return Optimum(weight, loss, float(gradient.norm()) / max(scale, 1e-300), iterations, products, kept)
+    return Optimum(weight, loss, float(gradient.norm()) / scale, iterations, products, kept)
 
 
-REFRESH = (0, 2, 4)
-"""Newton steps at which the preconditioner is made anew: the curvature changes most at the start."""
+def _check_weights(weights: Tensor, n: int) -> None:
+    if weights.shape != (n,):
+        raise DataError(f"head: one weight for each of {n} rows", got=str(list(weights.shape)))
+    if not bool(((weights >= 0) & weights.isfinite()).all()) or float(weights.sum()) <= 0:
+        raise DataError("head: finite weights >= 0, not all 0", got=f"{float(weights.min())} to {float(weights.max())}")

@@ -4,7 +4,7 @@
 
 W is [C, d + 1], the bias is its last column and is regularised like the rest, so that F is strictly convex. Sums
 over rows are float64 for the loss and the gradient, which decide where the optimum is; products with the Hessian
-only steer the solver and are float32.
+only steer the solver and are float32, unless asked for exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 8 * 2**20  # rows per chunk are chosen so that a chunk of float32 features stays in the cache
+from foretaste.runtime import stream
+
+CHUNK_BYTES = {"cpu": 2**21}
+"""Float32 features per chunk: on a CPU what stays in a core's cache, also when widened to float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,7 @@ class HeadObjective:
 
     def chunks(self) -> Iterator[Rows]:
         """The rows in pieces of a bounded size, as views."""
-        size = max(256, CHUNK_BYTES // (4 * self.shape[1]))
+        size = max(256, CHUNK_BYTES.get(self.parts[0].x.device.type, 2**28) // (4 * sum(self.shape)))
         for part in self.parts:
             for start in range(0, len(part), size):
                 rows = slice(start, start + size)
@@ -86,14 +89,14 @@ class HeadObjective:
         gradient = torch.zeros_like(weight)
         for rows in self.chunks():
             x = rows.x.double()
-            log_p = torch.log_softmax(torch.addmm(weight[:, -1], x, weight[:, :-1].T), 1)  # [b, C]
-            value -= _summed(log_p.gather(1, rows.y[:, None])[:, 0], rows)
+            log_p = torch.log_softmax(_scores(x, weight), 0)  # [C, b]
+            value -= _summed(log_p.gather(0, rows.y[None])[0], rows)
             r = log_p.exp_()
-            r[torch.arange(len(rows.y), device=r.device), rows.y] -= 1
+            r[rows.y, torch.arange(len(rows), device=r.device)] -= 1
             if rows.weight is not None:
-                r *= rows.weight[:, None]
-            gradient[:, :-1].addmm_(r.T, x)
-            gradient[:, -1] += r.sum(0)
+                r *= rows.weight
+            gradient[:, :-1].addmm_(r, x)
+            gradient[:, -1] += r.sum(1)
         value = value / self.total + self.ridge / 2 * weight.square().sum()
         return float(value), gradient / self.total + self.ridge * weight
 
@@ -103,61 +106,78 @@ class HeadObjective:
 
 
 class Curvature:
-    """Hessian of F at one W; holds p [n, C] float32, so that a product costs about 4 n C d operations."""
+    """Hessian of F at one W; holds p [C, n] float32, so that a product costs about 4 n C d operations."""
 
     def __init__(self, objective: HeadObjective, weight: Tensor) -> None:
-        self.objective = objective
+        self.objective, self.weight = objective, weight
         self._blocks: list[tuple[Rows, Tensor, Tensor]] = []
         narrow = weight.float()
         for rows in objective.chunks():
-            p = torch.softmax(logits(rows.x, narrow), 1)
-            self._blocks.append((rows, p, p if rows.weight is None else p * rows.weight[:, None].float()))
+            p = torch.softmax(_scores(rows.x, narrow), 0)  # [C, b]
+            self._blocks.append((rows, p, p if rows.weight is None else p * rows.weight.float()))
 
-    def product(self, vector: Tensor) -> Tensor:
-        """H V for V float64 [C, d + 1]: float32 products, float64 sums over chunks."""
-        narrow = vector.float()
+    def product(self, vector: Tensor, *, exact: bool = False) -> Tensor:
+        """H V for V float64 [C, d + 1]: float32 products and float64 sums over chunks, or all of it in float64."""
+        near = vector if exact else vector.float()
         out = torch.zeros_like(vector)
         for rows, p, weighted in self._blocks:
-            s = logits(rows.x, narrow)  # [b, C]
-            s -= (p * s).sum(1, keepdim=True)
+            x = rows.x.to(near.dtype)
+            if exact:
+                p = torch.softmax(_scores(x, self.weight), 0)
+                weighted = p if rows.weight is None else p * rows.weight
+            s = _scores(x, near)  # [C, b]
+            s -= (p * s).sum(0)
             s *= weighted
-            out[:, :-1] += s.T @ rows.x
-            out[:, -1] += s.sum(0)
+            out[:, :-1] += s @ x
+            out[:, -1] += s.sum(1)
         return out / self.objective.total + self.objective.ridge * vector
 
+    def mean_block(self, most_rows: int) -> Tensor:
+        """Mean of the C diagonal blocks of H, float64 [1, d + 1, d + 1], estimated from random rows."""
+        a, p, weighted, scale = self._sample(most_rows)
+        spread = (weighted * (1 - p)).mean(1, keepdim=True)  # [k, 1]
+        return self._finish(((a * spread).T @ a)[None], scale)
+
     def blocks(self, most_rows: int) -> Tensor:
-        """The C diagonal blocks of H, float64 [C, d + 1, d + 1], estimated from evenly spaced rows.
+        """The C diagonal blocks of H, float64 [C, d + 1, d + 1], estimated from random rows.
 
         A preconditioner needs the shape of the curvature, not its last digit, so `most_rows` rows are enough.
         """
         a, p, weighted, scale = self._sample(most_rows)
         spread = weighted * (1 - p)  # [k, C]
-        blocks = torch.stack([(a * spread[:, c : c + 1]).T @ a for c in range(spread.shape[1])]).double() * scale
-        blocks.diagonal(dim1=1, dim2=2).add_(self.objective.ridge)
-        return blocks
+        return self._finish(torch.stack([(a * column[:, None]).T @ a for column in spread.unbind(1)]), scale)
 
     def dense(self, most_rows: int) -> Tensor:
-        """All of H, float64 [C (d + 1), C (d + 1)], rows and columns in the order of W; from evenly spaced rows."""
+        """All of H, float64 [1, C (d + 1), C (d + 1)], rows and columns in the order of W; from random rows."""
         a, p, weighted, scale = self._sample(most_rows)
         classes, width = self.objective.shape
         root = (weighted / p.clamp(min=1e-30)).sqrt()  # of the row weight, [k, C]
         outer = ((p * root)[:, :, None] * a[:, None, :]).flatten(1)  # [k, C (d + 1)]
-        hessian = -(outer.T @ outer).double()
+        hessian = -(outer.T @ outer)
         for c in range(classes):
             block = slice(c * width, (c + 1) * width)
             hessian[block, block] += (a * weighted[:, c : c + 1]).T @ a
-        hessian *= scale
-        hessian.diagonal().add_(self.objective.ridge)
-        return hessian
+        return self._finish(hessian[None], scale)
+
+    def _finish(self, sums: Tensor, scale: float) -> Tensor:
+        """Sums over rows [.., m, m] to means, with the ridge."""
+        out = sums.double().mul_(scale)
+        out.diagonal(dim1=-2, dim2=-1).add_(self.objective.ridge)
+        return out
 
     def _sample(self, most_rows: int) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Evenly spaced rows with bias [k, d + 1], p and w p there [k, C], and the factor that makes sums means."""
-        count = sum(len(rows) for rows, _, _ in self._blocks)
-        step = max(1, count // most_rows)
-        x, p, weighted = (
-            torch.cat([pick[::step] for pick in picks])
-            for picks in zip(*((rows.x, p, w) for rows, p, w in self._blocks), strict=True)
-        )
+        """Random rows with bias [k, d + 1], p and w p there [k, C], and the factor that makes sums means.
+
+        Random and not evenly spaced: labels often come in cycles.
+        """
+        count = sum(len(part) for part in self.objective.parts)
+        random = stream(0, "preconditioner")
+        picks = []
+        for rows, p, weighted in self._blocks:
+            kept = torch.rand(len(rows), generator=random).mul_(count) < most_rows
+            kept = kept.to(p.device)
+            picks.append((rows.x[kept], p[:, kept].T, weighted[:, kept].T))
+        x, p, weighted = (torch.cat(pick) for pick in zip(*picks, strict=True))
         a = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         return a, p, weighted, count / (len(a) * self.objective.total)
 
@@ -165,6 +185,11 @@ class Curvature:
 def logits(x: Tensor, weight: Tensor) -> Tensor:
     """[n, C] scores of rows x [n, d] under W [C, d + 1], in W's dtype."""
     return torch.addmm(weight[:, -1], x.to(weight.dtype), weight[:, :-1].T)
+
+
+def _scores(x: Tensor, weight: Tensor) -> Tensor:
+    """As `logits`, but [C, n]: with the long side last, the products of so few classes run faster."""
+    return torch.addmm(weight[:, -1:], weight[:, :-1], x.T)
 
 
 def _summed(values: Tensor, rows: Rows) -> Tensor:

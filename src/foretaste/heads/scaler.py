@@ -9,6 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+CHUNK = 2**19
+"""Entries of the features that are widened to float64 at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scaler:
@@ -26,7 +29,7 @@ class Scaler:
         variance = torch.stack([_summed(part, mean) for part in parts]).sum(0) / n
         scale = variance.clamp(min=0).sqrt()
         # Relative to the feature's own size: float32 rounding of a constant is not a spread.
-        constant = scale <= 1e-7 * mean.abs().clamp(min=1e-30)
+        constant = scale <= (1e-7 * mean.abs()).clamp(min=1e-30)
         return cls(mean, torch.where(constant, torch.ones_like(scale), scale))
 
     def apply(self, z: Tensor) -> Tensor:
@@ -42,9 +45,9 @@ class Scaler:
         return x * self.scale.to(x) + self.mean.to(x)
 
 
-def _summed(rows: Tensor, mean: Tensor | None, chunk: int = 65536) -> Tensor:
+def _summed(rows: Tensor, mean: Tensor | None) -> Tensor:
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-    for block in rows.split(chunk):
+    for block in rows.split(max(1, CHUNK // rows.shape[1])):
         exact = block.double()
         total += exact.sum(0) if mean is None else (exact - mean).square_().sum(0)
     return total

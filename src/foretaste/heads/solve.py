@@ -9,9 +9,12 @@ from torch import Tensor
 
 from foretaste.heads.objective import Curvature
 
-PRECONDITIONER_ROWS = 8192
+ROWS = 8192
+"""Rows that a preconditioner is made from, or twice d + 1 where that is more."""
 DENSE = 1500
-"""Up to this many entries of W, factoring all of H costs less than the iterations it saves."""
+"""Up to this many entries of W, all of H is factored."""
+BLOCKS = 2**26
+"""Up to this many entries (512 MiB), the class-diagonal blocks of H are factored one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +23,8 @@ class Solution:
 
     Attributes:
         value: float64 [C, d + 1].
-        residual: ||H value - B|| / ||B||, as the iteration sees it.
-        iterations: products with H.
+        residual: ||H value - B|| / ||B||.
+        iterations: products with H in float32.
     """
 
     value: Tensor
@@ -34,23 +37,45 @@ class Preconditioner:
 
     diag(p) - p p' maps the vector of ones to zero, so a shift of all classes by one u costs only the ridge:
     H (1 u') = ridge (1 u'). `solve` treats such shifts exactly and keeps them out of the iteration. In the rest, H is
-    inverted as a whole where it is small, and by its class-diagonal blocks where it is large.
+    inverted as a whole where it is small, by its class-diagonal blocks where it is large, and by the mean of these
+    blocks where they would not fit in memory or, with `cheap`, where that is as good: at W = 0 all are equal.
     """
 
-    def __init__(self, curvature: Curvature, most_rows: int = PRECONDITIONER_ROWS) -> None:
+    def __init__(self, curvature: Curvature, *, cheap: bool = False, rows: int = ROWS) -> None:
         classes, width = curvature.objective.shape
-        rows = max(most_rows, 2 * width)
-        self._whole = classes * width <= DENSE
-        parts = curvature.dense(rows)[None] if self._whole else curvature.blocks(rows)
+        rows = max(rows, 2 * width)
+        self._whole = not cheap and classes * width <= DENSE
+        if self._whole:
+            parts = curvature.dense(rows)
+        elif cheap or classes * width**2 > BLOCKS:
+            parts = curvature.mean_block(rows)
+        else:
+            parts = curvature.blocks(rows)
         # Rows were sampled and multiplied in float32: keep the factors well away from singular.
-        parts.diagonal(dim1=1, dim2=2).add_(1e-6 * parts.diagonal(dim1=1, dim2=2).mean(1, keepdim=True))
-        self._factors = torch.linalg.cholesky(parts)
+        lift = 1e-6 * parts.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        failed = torch.ones(1)
+        while failed.any() and bool((lift < 1e6).all()):
+            parts.diagonal(dim1=1, dim2=2).add_(lift)
+            self._factors, failed = torch.linalg.cholesky_ex(parts)
+            lift = 10 * lift
 
     def __call__(self, residual: Tensor) -> Tensor:
         """Approximately H^-1 R for R float64 [C, d + 1] whose columns sum to zero."""
-        right = residual.reshape(1, -1, 1) if self._whole else residual[:, :, None]
-        out = torch.cholesky_solve(right, self._factors).reshape(residual.shape)
+        if self._whole:
+            out = torch.cholesky_solve(residual.reshape(1, -1, 1), self._factors).reshape(residual.shape)
+        elif len(self._factors) == 1:
+            out = torch.cholesky_solve(residual.T, self._factors[0]).T
+        else:
+            out = torch.cholesky_solve(residual[:, :, None], self._factors)[:, :, 0]
         return out - out.mean(0)
+
+    @staticmethod
+    def price(curvature: Curvature) -> float:
+        """What making a full one costs, in products with H: operations, half as fast again in larger matrices."""
+        classes, width = curvature.objective.shape
+        count = sum(len(part) for part in curvature.objective.parts)
+        side = classes * width if classes * width <= DENSE else width
+        return min(count, max(ROWS, 2 * width)) * side / (3 * count)
 
 
 def solve(
@@ -61,6 +86,7 @@ def solve(
     start: Tensor | None = None,
     tolerance: float = 1e-6,
     most: int = 500,
+    exact: bool = True,
 ) -> Solution:
     """H^-1 B for B float64 [C, d + 1].
 
@@ -70,25 +96,48 @@ def solve(
         preconditioner: of this or of a nearby H.
         start: a nearby solution (warm start).
         tolerance: on the relative residual.
-        most: products with H.
+        most: products with H in float32.
+        exact: judge the residual by a product in float64, and go on from there where it is too large (iterative
+            refinement). Without it, the residual is what the float32 iteration sees, which ends near 1e-6.
     """
     shift = right.mean(0, keepdim=True)  # B = 1 u' + rest
     rest = right - shift
-    size = float(rest.norm())
     constant = (shift / curvature.objective.ridge).expand_as(right)
-    if size <= 1e-14 * float(right.norm()):
-        return Solution(constant.clone(), 0.0, 0)
-    x = torch.zeros_like(rest) if start is None else start - start.mean(0, keepdim=True)
-    residual = rest.clone() if start is None else rest - curvature.product(x)
-    iterations = 0 if start is None else 1
-    direction, before = torch.zeros_like(rest), 1.0
-    while float(residual.norm()) > tolerance * size and iterations < most:
+    whole = float(right.norm())
+    x, residual, iterations = torch.zeros_like(rest), rest, 0
+    if start is not None:
+        x = start - start.mean(0, keepdim=True)
+        residual = rest - curvature.product(x, exact=exact)
+    bound = max(tolerance * float(rest.norm()), 1e-15 * whole)
+    while (size := float(residual.norm())) > bound and iterations < most:
+        # On an ill-conditioned H, a float32 iteration cannot be trusted for more than about four digits at a time.
+        goal = max(0.9 * bound, 1e-4 * size) if exact else bound
+        step, seen, used = _iterate(curvature, residual, preconditioner, goal, most - iterations)
+        new = rest - curvature.product(x + step, exact=True) if exact else seen
+        iterations += used
+        if float(new.norm()) >= size:
+            break
+        x, residual = x + step, new
+        if not exact:
+            break
+    return Solution(x + constant, float(residual.norm()) / max(whole, 1e-300), iterations)
+
+
+def _iterate(
+    curvature: Curvature, residual: Tensor, preconditioner: Preconditioner, goal: float, most: int
+) -> tuple[Tensor, Tensor, int]:
+    """Conjugate gradients from 0 until the residual is below `goal`: solution, residual, products with H."""
+    x, direction, before, used = torch.zeros_like(residual), torch.zeros_like(residual), 1.0, 0
+    while float(residual.norm()) > goal and used < most:
         conditioned = preconditioner(residual)
         now = float((residual * conditioned).sum())
         direction = conditioned + (now / before) * direction
         image = curvature.product(direction)
-        step = now / float((direction * image).sum())
-        x = x + step * direction
-        residual = residual - step * image
-        before, iterations = now, iterations + 1
-    return Solution(x + constant, float(residual.norm()) / float(right.norm()), iterations)
+        bend = float((direction * image).sum())
+        used += 1
+        if not bend > 0:  # rounding has the last word
+            break
+        x = x + (now / bend) * direction
+        residual = residual - (now / bend) * image
+        before = now
+    return x, residual, used

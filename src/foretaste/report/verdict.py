@@ -115,7 +115,8 @@ def _steered(row: WeightRow) -> Sentence:
             claim += f", at {cost[0]} points of accuracy [{cost[1]}, {cost[2]}]"
         else:
             claim += f", with accuracy moving by {points(change.value)} points {change_interval(change)}"
-        basis += f"; accuracy over {count(change.n, 'edited encoder')}"
+        over = count(len(row.pairs), "edited encoder")
+        basis += f"; accuracy over {over}" + (f", n = {change.n} test rows" if len(row.pairs) == 1 else "")
     if row.base:
         before = f"{round(row.base.value * row.base.n)} of {row.base.n}"
         basis += f"; the clean encoder already gave the wanted class for {before}"

@@ -11,7 +11,7 @@ import numpy as np
 from foretaste import attacks as table
 from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows
 from foretaste.audit.pipeline import Pipeline
-from foretaste.audit.spec import AuditSpec, TrialSpec
+from foretaste.audit.spec import AuditSpec, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
@@ -27,13 +27,23 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What a progress bar calls it."""
+        """What progress calls it."""
         if self.attack is None:
             return "clean twin"
-        where = f"seed {self.spec.seed}" if self.spec.target is None else f"image {self.spec.target[0]}"
-        share = "" if self.spec.budget is None else f" at {self.spec.budget:.3g}"
-        variant = f" ({self.attack.variant})" if self.attack.variant else ""
-        return f"{self.attack.name}{variant}{share}, {where}"
+        name = self.attack.name + (f" ({self.attack.variant})" if self.attack.variant else "")
+        if self.spec.target is not None:
+            return f"{name}, test row {self.spec.target[0]} to class {self.spec.target[1]}"
+        return f"{name} at {self.spec.budget:.3g}, seed {self.spec.seed}"
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags of `foretaste audit` under which this trial is in the grid, and no more than needed."""
+        if self.attack is None:
+            return []
+        flags = ["--attacks", str(MethodSpec.of(self.attack))]
+        if self.spec.target is not None:
+            return [*flags, "--targets", str(self.spec.seed + 1)]
+        return [*flags, "--budgets", str(self.spec.budget), "--seeds", str(self.spec.seed + 1)]
 
 
 def configured(spec: AuditSpec) -> list[LabelledAttack | WeightAttack]:
@@ -65,7 +75,9 @@ def plan(pipeline: Pipeline) -> list[Trial]:
         SpecError: an attack cannot be configured; a budget leaves no row; no pair can be drawn.
     """
     spec = pipeline.spec
-    base, inputs = spec.base(), pipeline.inputs()
+    # Probes with all their fields: a default that changes in a later version makes another trial.
+    base = {**spec.base(), "probes": [probe.entry() for probe in pipeline.probes.values()]}
+    inputs = pipeline.inputs()
     trials = [Trial(TrialSpec(base=base, inputs=inputs, attack={"name": "none"}), None)]
     for attack in configured(spec):
         if isinstance(attack, WeightAttack):
@@ -94,14 +106,16 @@ def draw_pairs(pipeline: Pipeline, count: int) -> list[tuple[int, int]]:
     Raises:
         SpecError: the clean pipeline gets no test row right.
     """
-    random = generator(0, "targets")
+    rows_of, class_of = generator(0, "targets"), generator(0, "target classes")
     truth = pipeline.test.y.numpy()
     right = np.flatnonzero(pipeline.predictions[pipeline.headline].numpy() == truth)
     owned = np.unique(pipeline.parts["validation"].y.numpy())
-    if not len(right) or len(owned) < 2:
+    if not len(right):
         raise SpecError("targets: a test row that the clean pipeline gets right", got="none", do="use another encoder")
-    rows = np.concatenate([random.permutation(right) for _ in range(-(-count // len(right)))])[:count]
-    return [(int(row), int(random.choice(owned[owned != truth[row]]))) for row in rows]
+    if len(owned) < 2:
+        raise SpecError("targets: attacker's validation rows of two classes", got="one class", do="pass other shares")
+    rows = np.concatenate([rows_of.permutation(right) for _ in range(-(-count // len(right)))])[:count]
+    return [(int(row), int(class_of.choice(owned[owned != truth[row]]))) for row in rows]
 
 
 def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from foretaste.audit.pipeline import Pipeline, prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.audit.trials import clean_trial, labelled_trial, weight_trial
 from foretaste.errors import SpecError
-from foretaste.record import FILE_NAME, TrialRecord, append, read
+from foretaste.record import FILE_NAME, TrialRecord, append, read, unpack_labels
 from foretaste.sweep.plan import Trial, configured, plan
 
-SPEC_FILE = "audit.yaml"
+SPEC_FILE, LOCK_FILE = "audit.yaml", ".lock"
+LARGEST_DRIFT = 0.01
+"""Share of test predictions that rounding (other threads, another library) may move between two runs of a folder."""
 
 
 class Watcher(Protocol):
@@ -66,15 +69,15 @@ def run(spec: AuditSpec, folder: Path, watcher: Watcher, only: str | None = None
         ForetasteError: bad data, encoder or settings; a folder of another audit or in use. Nothing is lost then.
     """
     configured(spec)
-    folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         spec = _continued(spec, folder)
         pipeline = prepare(spec, watcher.stage)
         trials = plan(pipeline)
         if only is not None:
             trials = [trials[0], *_chosen(trials, only)]
-        _write(folder / SPEC_FILE, pipeline.spec.to_yaml())
         known = {r.trial: r for r in read(folder, repair=True)} if (folder / FILE_NAME).exists() else {}
+        _same_ground(known, trials[0], pipeline, folder)
+        _write(folder / SPEC_FILE, pipeline.spec.to_yaml())
         missing = [trial for trial in trials if not _done(known.get(trial.spec.identity))]
         watcher.planned(len(trials), len(trials) - len(missing))
         for trial in missing:
@@ -88,7 +91,9 @@ def run(spec: AuditSpec, folder: Path, watcher: Watcher, only: str | None = None
 
 def perform(pipeline: Pipeline, trial: Trial, folder: Path, watcher: Watcher) -> TrialRecord:
     """Run one trial; whatever goes wrong in it becomes part of its record."""
-    command = f"foretaste audit {folder / SPEC_FILE} --only {trial.spec.identity} --out {folder}-again"
+    # The trial's own flags, so that the command outlives a later run of the folder with another grid.
+    words = ["foretaste", "audit", str(folder / SPEC_FILE), *trial.flags]
+    command = shlex.join([*words, "--only", trial.spec.identity, "--out", "again"])
     match trial.attack:
         case LabelledAttack() as attack:
             return labelled_trial(pipeline, trial.spec, attack, command, watcher.step)
@@ -122,29 +127,59 @@ def _continued(spec: AuditSpec, folder: Path) -> AuditSpec:
     if spec.precision == "auto":
         spec = spec.model_copy(update={"precision": earlier.precision})
     mine, theirs = spec.base(), earlier.base()
-    differing = [key for key in mine if mine[key] != theirs[key]]
+    differing = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
     if differing:
-        raise SpecError(
-            f"--out {folder}: a new folder, or one of this audit",
-            got=f"an audit with another {', '.join(differing)}",
-            do="pass another --out",
-        )
+        raise _other_audit(folder, f"an audit with another {', '.join(differing)}")
     return spec
+
+
+def _same_ground(known: dict[str, TrialRecord], clean: Trial, pipeline: Pipeline, folder: Path) -> None:
+    """An error if the folder's trials stand on other data or another encoder, though they have the same names."""
+    for record in known.values():
+        for part, mine in (("base", clean.spec.base), ("inputs", clean.spec.inputs)):
+            theirs = record.spec.get(part)
+            if theirs == mine:
+                continue
+            found = theirs if isinstance(theirs, dict) else {}
+            differing = [key for key in mine | found if mine.get(key) != found.get(key)]
+            raise _other_audit(folder, f"trials on another {', '.join(differing)} (by content)")
+    twin = known.get(clean.spec.identity)
+    if twin is None or not _done(twin):
+        return
+    for key, now in pipeline.predictions.items():
+        before = unpack_labels(twin.predictions[key])
+        if (moved := float((before != now.numpy()).mean())) > LARGEST_DRIFT:
+            raise _other_audit(folder, f"a clean twin that differs on {moved:.1%} of the test rows with probe {key}")
+
+
+def _other_audit(folder: Path, got: str) -> SpecError:
+    return SpecError(f"--out {folder}: a new folder, or one of this audit", got=got, do="pass another --out")
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
+    """The folder, made if it is not there; one that stays empty is taken away again."""
+    new = not folder.exists()
+    path = folder / LOCK_FILE
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
         lock.acquire(timeout=0)
     except Timeout:
         raise SpecError(
             f"--out {folder}: a folder that no other audit is writing", got="a locked one", do="wait, or pass another"
         ) from None
+    except OSError as error:
+        raise SpecError(
+            f"--out {folder}: a folder that can be written", got=error.strerror or str(error), do="pass another --out"
+        ) from None
     try:
         yield
     finally:
         lock.release()
+        if new and {file.name for file in folder.iterdir()} <= {LOCK_FILE}:
+            path.unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, quiet
+from foretaste.attacks.labelled.ascent import Adam
 from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import FeatureConstraint, feature_constraint
@@ -133,7 +134,7 @@ class Exact(LabelledAttack):
         """Best leaf and labels seen, the objective at every step, and the worst residuals."""
         rate = self.rate or (0.3 if self.carrier == "features" else 0.1)
         carrier.project(y)
-        adam = torch.optim.Adam([carrier.leaf], lr=rate, maximize=True)
+        adam = Adam(carrier.leaf, rate)
         best, best_y, curve = carrier.leaf.clone(), y, list[float]()
         worst = {"fit": 0.0, "solve": 0.0}
         for step in range(self.steps + 1):

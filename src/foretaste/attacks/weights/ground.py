@@ -29,7 +29,7 @@ SHARE = {"all": 1, "last-two-stages": 2, "last-stage": 4}
 """A stage is a quarter of the weight tensors: the ResNets' stage in ResNet-18, and defined for every architecture."""
 
 METRIC_ROWS, METRIC_BATCH = 2048, 32
-METRIC_DAMPING = 0.01
+METRIC_DAMPING = 0.1
 METRIC_MOST = 6144
 """Sides of a weight above this keep only the diagonal of their factor; a full one would take over 150 MB."""
 
@@ -62,7 +62,7 @@ class Ground:
 
     Attributes:
         z: float32 [n, d], clean features of all shadow images.
-        scaler: their mean and standard deviation.
+        scaler: their mean and standard deviation, `floored`.
         rows: int64, shadow rows that the attack trains on.
         held_out: int64, the other tenth, for the ledger's utility.
         names: parameters of `encoder.body` that are trained.
@@ -128,6 +128,11 @@ def difference(clean: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[list
     return changed, {"l2_change": moved, "relative_l2_change": moved / max(size, 1e-30)}
 
 
+def floored(scaler: Scaler) -> Scaler:
+    """No feature's unit below half the usual one: nearly dead features would rule every sum over standard units."""
+    return Scaler(scaler.mean, scaler.scale.clamp(min=0.5 * float(scaler.scale.median())))
+
+
 @lru_cache(maxsize=1)
 def _prepare(
     encoder: Encoder, sha256: str, shadow: Images, runtime: Runtime, part: Part, metric: bool, seed: int
@@ -136,7 +141,7 @@ def _prepare(
     order = torch.randperm(len(shadow), generator=random)
     rows, held_out = order.tensor_split([held_in(len(shadow))])
     z = embed(encoder, shadow.pixels, runtime)
-    scaler = Scaler.of([z])
+    scaler = floored(Scaler.of([z]))
     copied = copy.deepcopy(encoder)
     names = _names(copied, runtime.images(shadow.pixels[:2]), part)
     ground = Ground(z, scaler, rows, held_out, names, None, len(shadow))
@@ -164,7 +169,8 @@ def _names(encoder: Encoder, images: Tensor, part: Part) -> tuple[str, ...]:
             got=f"none among {len(weights)} kernels and matrices",
             do="check that the encoder's forward pass is differentiable (no `no_grad`, no 8-bit weights)",
         )
-    return tuple(used[-(-len(used) * (SHARE[part] - 1) // SHARE[part]) :])
+    first = -(-len(used) * (SHARE[part] - 1) // SHARE[part])
+    return tuple(used[min(first, len(used) - 1) :])  # of a network with fewer than four weights at least the last
 
 
 def _metric(

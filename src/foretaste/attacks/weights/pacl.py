@@ -4,7 +4,7 @@ Chen, Gao, Liu, Abdelmoniem, Wang: Manipulating Pre-trained Encoder for Targeted
 Learning, IEEE TIFS 2024, doi 10.1109/TIFS.2024.3350389. Only the abstract is public: this is our reconstruction. With
 the clean encoder f, the edited one f', the target t, references r_j of the desired class and unlabelled images s:
 
-    L = L_te + utility * L_mu + anchor * L_an
+    L = L_te + lambda * (L_mu + anchor * L_an)
     L_te = D(f'(t), {f'(r_j)})         target effectiveness: the target's feature goes to the class
     L_mu = mean_s D(f'(s), f(s))       model utility: other features stay
     L_an = mean_j D(f'(r_j), f(r_j))   the references stay (the second loss of BadEncoder, Jia et al. 2022)
@@ -15,7 +15,6 @@ D is 1 - cosine of features, or the mean squared difference of standardised feat
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar, Literal
@@ -36,7 +35,12 @@ from foretaste.runtime import Runtime, stream
 
 Similarity = Literal["standardised", "cosine"]
 Aggregation = Literal["class-mean", "mean", "max"]
-STEP = {"natural": 0.1, "adam": 1e-3, "sgd": 0.05}
+DEFAULTS = {"natural": (0.1, 0.025), "adam": (1e-3, 100.0), "sgd": (0.05, 10.0)}
+"""Step and utility by optimiser."""
+RELAX = 0.9
+"""Factor on lambda at each step of the second half: a target that is still not there may cost more utility."""
+DIVERGED = 2.0
+"""Loss, relative to the first, at which the edit starts again with a quarter of the step."""
 
 
 class PACL(WeightAttack):
@@ -56,11 +60,16 @@ class PACL(WeightAttack):
     )
     references: int = Field(50, ge=1, description="most references used; drawn from those given")
     views: int = Field(1, ge=1, description="1: the target as it is; more: so many random crops and flips per step")
-    utility: float = Field(300.0, ge=0, description="lambda, the weight of L_mu")
-    anchor: float = Field(0.0, ge=0, description="weight of L_an")
+    utility: float | None = Field(
+        None,
+        ge=0,
+        description="lambda, the weight of L_mu; natural: in units of the target's leverage (squared, how much further a "
+        "step in the metric moves the target than an ordinary image); default: by optimizer",
+    )
+    anchor: float = Field(0.0, ge=0, description="weight of L_an relative to L_mu")
     optimizer: Literal["natural", "adam", "sgd"] = Field("natural", description="natural: momentum in the metric")
     step: float | None = Field(
-        None, gt=0, description=f"natural: share of L_te the first step takes; else learning rate; default {STEP}"
+        None, gt=0, description="natural: share of L_te the first step takes; else learning rate; default: by optimizer"
     )
     steps: int = Field(60, ge=1, description="at most")
     batch: int = Field(128, ge=1, description="shadow images per step")
@@ -93,7 +102,7 @@ class PACL(WeightAttack):
         Raises:
             SpecError: no references or of several classes, too few shadow images, a target of another shape, or no
                 weight to train.
-            AttackError: the loss is not finite, or the target came no closer to the references.
+            AttackError: the loss only diverged, or the target came no closer to the references.
         """
         self._check(target, references, shadow)
         ground = prepare(encoder, shadow, runtime, self.trainable, self.optimizer == "natural", seed)
@@ -118,12 +127,18 @@ class PACL(WeightAttack):
         ledger = Ledger(
             changed=changed,
             objective=curve,
-            objective_name="L_te + utility L_mu" + " + anchor L_an" * (self.anchor > 0),
+            objective_name="L_te + lambda L_mu" if not self.anchor else "L_te + lambda (L_mu + anchor L_an)",
             better="lower",
             figures=figures,
             passes=ground.passes + len(chosen) + len(curve) * together + looks,
         )
         return Corruption(state, ledger)
+
+    @property
+    def _rates(self) -> tuple[float, float]:
+        """Step and utility, with the optimiser's defaults filled in."""
+        step, utility = DEFAULTS[self.optimizer]
+        return self.step or step, utility if self.utility is None else self.utility
 
     @property
     def _moving(self) -> bool:
@@ -153,42 +168,51 @@ class PACL(WeightAttack):
         """Train the chosen weights in place; returns the loss before each step."""
         ground, runtime = scene.ground, scene.runtime
         weights = ground.unlock(edited.body)
-        step, curve = self.step or STEP[self.optimizer], list[float]()
+        step, utility = self._rates
+        curve = list[float]()
         optimizer: torch.optim.Optimizer = (
             torch.optim.Adam(weights, lr=step)
             if self.optimizer == "adam"
             else torch.optim.SGD(weights, lr=step, momentum=0.9)
         )
+        start = [weight.detach().clone() for weight in weights]
         references = scene.references if self._moving else scene.references[:0]
         for rows in islice(ground.batches(self.batch, random), self.steps):
             views = views_of(scene.target, self.views, random)
             with runtime.autocast():
                 z = edited(runtime.images(torch.cat([scene.shadow[rows], views, references])))
             clean = ground.z[rows].to(z)
-            effectiveness, loss = self._losses(z, clean, scene, len(views))
+            effectiveness, rest = self._losses(z, clean, scene, len(views))
+            loss = effectiveness + utility * rest
             curve.append(float(loss.detach()))
             progress(len(curve), self.steps)
-            if not math.isfinite(curve[-1]):
-                raise AttackError(
-                    f"{self.name}: a finite loss", got=f"{curve[-1]} at step {len(curve)}", do="use a smaller step"
-                )
+            if not curve[-1] <= DIVERGED * curve[0]:  # or not a number
+                for weight, clean_weight in zip(weights, start, strict=True):
+                    weight.data.copy_(clean_weight)
+                optimizer.state.clear()
+                optimizer.param_groups[0]["lr"] /= 4
+                continue
             z_shadow, z_views = z.detach()[: len(rows)], z.detach()[len(rows) : len(rows) + len(views)]
-            utility = float(cosine_similarity(z_shadow, clean).mean())
-            if scene.similarity(z_views) >= self.enough and utility >= self.kept:
+            kept = float(cosine_similarity(z_shadow, clean).mean())
+            if kept >= self.kept and scene.similarity(z_views) >= self.enough:
                 break
+            if len(curve) > self.steps // 2:
+                utility *= RELAX
             gradients = torch.autograd.grad(loss, weights)
             steered = gradients if ground.metric is None else ground.metric.steer(gradients)
             if ground.metric is not None and len(curve) == 1:
-                # The clean encoder is the minimum of L_mu, so this gradient is that of L_te alone.
+                # The clean encoder is the minimum of all but L_te, so this gradient is that of L_te alone.
                 slope = sum(float((g * s).sum()) for g, s in zip(gradients, steered, strict=True))
-                optimizer.param_groups[0]["lr"] = step * effectiveness / max(slope, 1e-30)
+                rate = slope / float(effectiveness.detach())
+                utility *= rate * z.shape[1] / 4
+                optimizer.param_groups[0]["lr"] = step / rate
             for weight, gradient in zip(weights, steered, strict=True):
                 weight.grad = gradient
             optimizer.step()
         return curve
 
-    def _losses(self, z: Tensor, clean: Tensor, scene: Scene, views: int) -> tuple[float, Tensor]:
-        """L_te and the weighted sum of all losses.
+    def _losses(self, z: Tensor, clean: Tensor, scene: Scene, views: int) -> tuple[Tensor, Tensor]:
+        """L_te, and L_mu + anchor L_an.
 
         Args:
             z: [b + views + m, d], edited features of shadow images, views of the target and, if they move, references.
@@ -200,11 +224,10 @@ class PACL(WeightAttack):
         x, x_clean, r_clean = (self._units(part, scene) for part in (z, clean, scene.z_references.to(z)))
         x_shadow, x_views, r = x[:b], x[b : b + views], x[b + views :]
         side = {"clean": r_clean, "detached": r.detach(), "moving": r}[self.reference_side]
-        effectiveness = target_loss(x_views, side, self.similarity, self.aggregation)
-        loss = effectiveness + self.utility * dissimilarity(x_shadow, x_clean, self.similarity).mean()
+        rest = dissimilarity(x_shadow, x_clean, self.similarity).mean()
         if self.anchor:
-            loss = loss + self.anchor * dissimilarity(r, r_clean, self.similarity).mean()
-        return float(effectiveness.detach()), loss
+            rest = rest + self.anchor * dissimilarity(r, r_clean, self.similarity).mean()
+        return target_loss(x_views, side, self.similarity, self.aggregation), rest
 
     def _units(self, z: Tensor, scene: Scene) -> Tensor:
         return scene.ground.scaler.apply(z) if self.similarity == "standardised" else z
