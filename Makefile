@@ -26,9 +26,9 @@ demo: install  ## audit the embedded digits encoder and write demo/report.html
 	$(BIN)/foretaste audit --out demo
 	@echo "The report is demo/report.html; the same in text is demo/report.md."
 
-# Torch's threads spin when there are more of them than cores, so the tests get two.
+# Two processes of one thread each: threads that outnumber the cores spin.
 test: install  ## run the fast tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest -m "not slow" --timeout 300 $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --timeout 300 $(ARGS)
 
 test-slow: install  ## run the tests that take minutes
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest -m slow $(ARGS)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,15 +15,11 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from audit_fixture import audit, command, feature_audit, make_world, numbers, trials_in
-from foretaste import __version__, attacks, probes
-from foretaste.attacks import ATTACKS
+from foretaste import attacks
 from foretaste.audit.spec import AuditSpec
 from foretaste.cli.common import duration
 from foretaste.cli.progress import AuditProgress, Following
-from foretaste.features.cache import FeatureCache
-from foretaste.probes import PROBES
 from foretaste.record import FILE_NAME, read, unpack_labels
-from foretaste.sweep.plan import configured
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make", "--precision", "float32"]
@@ -202,93 +197,6 @@ def test_the_folder_of_another_audit(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert command("audit", *FEATURES, *SMALL, "--out", tmp_path) == 0
     assert command("audit", *IMAGES, *SMALL, "--out", tmp_path) == 2
     assert "a new folder, or one of this audit; got an audit with another" in capsys.readouterr().err
-
-
-# The other commands.
-
-
-def test_list_shows_every_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("list") == 0
-    text = capsys.readouterr().out
-    for name in (*ATTACKS, *PROBES, "digits", "timm:NAME", "simclr"):
-        assert f"\n  {name} " in text
-
-
-def test_list_shows_fields_with_ranges_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("list", "exact") == 0
-    text = capsys.readouterr().out
-    assert "--constraint  none | box | ball, default box" in text
-    assert "--quantile  float > 0 and <= 1, default 0.95" in text
-    assert "--ridge  float > 0, default 0.001" in text  # the probe of the same name
-    for table in (ATTACKS, PROBES):
-        for name in table:
-            assert command("list", name) == 0
-            shown = capsys.readouterr().out
-            found = attacks.find(name) if table is ATTACKS else probes.find(name)
-            for key, field in found.model_fields.items():
-                assert f"--{key.replace('_', '-')}  " in shown
-                assert str(field.description) in shown
-
-
-def test_schema_is_the_published_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("schema") == 0
-    assert capsys.readouterr().out == (ROOT / "docs" / "record.schema.json").read_text(encoding="utf-8")
-
-
-def test_the_page_about_the_command_is_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its audit file can be read, its flags exist, and so do its commands."""
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    (tmp_path / "audit.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
-    configured(AuditSpec.read(tmp_path / "audit.yaml"))
-    known = ["--debug", "--help"]
-    for name in ("audit", "attack", "pretrain", "report"):
-        assert command(name, "--help") == 0
-        known += re.findall(r"--[a-z-]+", capsys.readouterr().out)
-    for name in ATTACKS:
-        known += [f"--{field.replace('_', '-')}" for field in attacks.find(name).model_fields]
-    assert not set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) - set(known)
-    assert set(re.findall(r"foretaste ([a-z]+)", page)) <= {
-        *("audit", "attack", "pretrain", "list", "report", "schema", "cache"),
-    }
-
-
-def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--version") == 0
-    assert capsys.readouterr().out == f"foretaste {__version__}\n"
-    assert command("--help") == command() == 0
-    plain = capsys.readouterr().out
-    for name in ("audit", "attack", "pretrain", "list", "report", "schema", "cache"):
-        assert f"\n  {name} " in plain
-        assert command(name, "--help") == 0
-        assert "Usage: foretaste" in capsys.readouterr().out
-
-
-def test_cache_clear_frees_what_an_audit_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--attacks", "label-flip", "--budgets", "0.1", "--seeds", "1"]
-    assert command("audit", *IMAGES, *flags, "--out", tmp_path / "a") == 0
-    folder = FeatureCache().folder
-    assert len(list(folder.glob("*.npy"))) == 4
-    capsys.readouterr()
-    assert command("cache", "clear") == 0
-    assert re.fullmatch(rf"freed 0\.0 MiB in {re.escape(str(folder))}\n", capsys.readouterr().out)
-    assert not list(folder.glob("*"))
-    # Computed again or kept: the same numbers.
-    assert command("audit", *IMAGES, *flags, "--out", tmp_path / "b") == 0
-    assert numbers(read(tmp_path / "a")) == numbers(read(tmp_path / "b"))
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"]], ids=lambda words: words[0])
-def test_the_command_starts_fast(arguments: list[str]) -> None:
-    """Under half a second of a processor's time, the best of three: neighbours must not decide."""
-    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        pytest.skip("without bytecode every import is compiled")
-    times = []
-    for _ in range(3):
-        before = os.times()
-        subprocess.run([sys.executable, "-c", PROGRAM, *arguments], check=True, stdout=subprocess.DEVNULL)
-        after = os.times()
-        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(times) < 0.5
 
 
 # What is shown meanwhile.

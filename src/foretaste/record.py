@@ -193,10 +193,7 @@ def unpack_labels(text: str) -> NDArray[np.int64]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of one line of a record."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **TrialRecord.model_json_schema(),
-    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **TrialRecord.model_json_schema()}
 
 
 def append(folder: Path, record: TrialRecord) -> None:

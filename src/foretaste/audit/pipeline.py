@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from time import perf_counter
 
 import torch
@@ -13,15 +12,16 @@ from torch import Tensor
 
 from foretaste import probes as probe_table
 from foretaste.attacks.base import Knowledge
+from foretaste.audit.parts import Note, embed_parts, feature_parts
 from foretaste.audit.spec import AuditSpec
-from foretaste.data import SplitSpec, load, split
-from foretaste.data.split import Split, divide
+from foretaste.data import load, split
+from foretaste.data.split import Split
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import SpecError
-from foretaste.features.cache import FeatureCache, cached_embed
+from foretaste.features.cache import FeatureCache
 from foretaste.features.embed import probe_precision
-from foretaste.features.file import FeatureSet, check_same, read_features
+from foretaste.features.file import FeatureSet
 from foretaste.images import Images
 from foretaste.probes.base import FittedProbe, Probe
 from foretaste.record import DataEntry, EncoderEntry
@@ -33,8 +33,6 @@ PRECISIONS = {
     "bfloat16": ("bfloat16", False),
     "bfloat16-channels-last": ("bfloat16", True),
 }
-Note = Callable[[str, int, int], None]
-"""Called with (stage, done, in all)."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -193,13 +191,11 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
     images, encoder = None, None
     start = perf_counter()
     if spec.features is not None:
-        parts = _feature_parts(spec)
+        parts = feature_parts(spec)
         seconds["load"] = perf_counter() - start
     else:
         dataset = load(spec.data, data_dir=spec.data_dir, download=spec.download)
         images = split(dataset, spec.split)
-        if not len(images.validation):
-            raise _no_validation()
         encoder = build(spec.encoder, (images.train.pixels.shape[2], images.train.pixels.shape[3]))
         encoder.to(runtime.device)
         seconds["load"] = perf_counter() - start
@@ -207,7 +203,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         spec = spec.model_copy(update={"precision": _name_of(runtime)})
         start = perf_counter()
         cache = FeatureCache()
-        parts = _embed_parts(images, encoder, runtime, cache, note)
+        parts = embed_parts(images, encoder, runtime, cache, note)
         seconds["embed"] = perf_counter() - start
         notes += [cache.problem] if cache.problem else []
     train, test = parts["train"], parts["test"]
@@ -234,45 +230,3 @@ def _resolve_precision(spec: AuditSpec, encoder: Encoder, images: Images, runtim
 
 def _name_of(runtime: Runtime) -> str:
     return next(name for name, kind in PRECISIONS.items() if kind == (runtime.precision, runtime.channels_last))
-
-
-def _embed_parts(
-    images: Split, encoder: Encoder, runtime: Runtime, cache: FeatureCache, note: Note
-) -> dict[str, FeatureSet]:
-    parts = {}
-    for name in ("train", "validation", "clean", "test"):
-        part: Images = getattr(images, name)
-        if not len(part):
-            continue
-        z = cached_embed(encoder, part, runtime, cache, progress=partial(note, f"embed {name}"))
-        parts[name] = FeatureSet(z, part.labels, part.classes, part.name)
-    return parts
-
-
-def _feature_parts(spec: AuditSpec) -> dict[str, FeatureSet]:
-    """Features from files; parts that no file gives are split off the training file, as images would be."""
-    assert spec.features is not None
-    rest = read_features(spec.features)
-    given = {}
-    for name, path in (("validation", spec.validation), ("test", spec.test)):
-        if path is not None:
-            given[name] = read_features(path, classes=len(rest.classes))
-            check_same(rest, given[name])
-    if "test" in given and "validation" in given:
-        return {"train": rest, **given}
-    parts = _split_features(rest, given, spec.split)
-    if "validation" not in parts:
-        raise _no_validation()
-    return parts
-
-
-def _split_features(rest: FeatureSet, given: dict[str, FeatureSet], spec: SplitSpec) -> dict[str, FeatureSet]:
-    if "validation" in given:  # the victim has what no part needs
-        spec = spec.model_copy(update={"train": spec.train + spec.validation, "validation": 0.0})
-    rows = divide(rest.y, rest.classes, spec, rest.name, test="test" not in given)
-    own = {name: rest.take(index) for name, index in rows.items() if len(index) and name not in given}
-    return {**own, **given}
-
-
-def _no_validation() -> SpecError:
-    return SpecError("split: a validation share above 0", got="0", do="the attacker needs rows of its own")

@@ -139,8 +139,10 @@ def minimise(
         for length in (0.5**k for k in range(20)):
             moved = weight - length * step.value
             new_loss, new_gradient = objective.loss_and_gradient(moved)
-            # Near the optimum the loss is flat to rounding; there a smaller gradient is the proof of progress.
-            if new_loss <= loss - 1e-4 * length * slope or float(new_gradient.norm()) < norm:
+            # Near the optimum the loss is flat to rounding: there, and only there (elsewhere steps could go round in
+            # circles), a smaller gradient is the proof of progress (Hager and Zhang 2005: approximate Wolfe conditions)
+            flat = new_loss <= loss + 1e-10 * abs(loss) and float(new_gradient.norm()) < norm
+            if new_loss <= loss - 1e-4 * length * slope or flat:
                 break
         else:
             break  # nothing along this step is better: rounding has the last word

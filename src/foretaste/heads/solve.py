@@ -15,6 +15,8 @@ DENSE = 1500
 """Up to this many entries of W, all of H is factored."""
 BLOCKS = 2**26
 """Up to this many entries (512 MiB), the class-diagonal blocks of H are factored one by one."""
+LIFTS = 12
+"""Times that the diagonal is raised, tenfold each, until a preconditioner can be factored: only NaN resists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +54,16 @@ class Preconditioner:
         else:
             parts = curvature.blocks(rows)
         # Rows were sampled and multiplied in float32: keep the factors well away from singular.
-        lift = 1e-6 * parts.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-        failed = torch.ones(1)
-        while failed.any() and bool((lift < 1e6).all()):
-            parts.diagonal(dim1=1, dim2=2).add_(lift)
+        diagonal = parts.diagonal(dim1=1, dim2=2)
+        lift = 1e-6 * diagonal.abs().mean(1, keepdim=True)
+        for _ in range(LIFTS):
+            diagonal.add_(lift)
             self._factors, failed = torch.linalg.cholesky_ex(parts)
+            if not failed.any():
+                break
             lift = 10 * lift
+        else:
+            raise torch.linalg.LinAlgError("the Hessian is not finite")  # type: ignore[attr-defined]
 
     def __call__(self, residual: Tensor) -> Tensor:
         """Approximately H^-1 R for R float64 [C, d + 1] whose columns sum to zero."""
@@ -135,7 +141,7 @@ def _iterate(
         image = curvature.product(direction)
         bend = float((direction * image).sum())
         used += 1
-        if not bend > 0:  # rounding has the last word
+        if not (bend > 0 and now > 0):  # rounding has the last word
             break
         x = x + (now / bend) * direction
         residual = residual - (now / bend) * image

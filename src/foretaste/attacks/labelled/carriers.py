@@ -69,14 +69,14 @@ class PixelCarrier:
 
     Args:
         base: uint8 [m, 3, H, W].
-        encoder: frozen, in eval mode; gradients flow through it.
+        encoder: frozen, in eval mode; gradients flow through it. It moves to the runtime's device.
         scaler: of the clean features.
         epsilon: in 1/255; None: anywhere in [0, 1].
         runtime: device and precision of the encoder's passes.
     """
 
     def __init__(self, base: Tensor, encoder: Encoder, scaler: Scaler, epsilon: float | None, runtime: Runtime) -> None:
-        self.encoder, self.scaler, self.runtime = encoder, scaler, runtime
+        self.encoder, self.scaler, self.runtime = encoder.to(runtime.device), scaler, runtime
         # Bounds are whole grey levels: what is delivered is uint8, and rounding must not leave the ball.
         reach = 255 if epsilon is None else int(epsilon)
         levels = base.to(torch.int16)

@@ -63,15 +63,15 @@ class PACL(WeightAttack):
     utility: float | None = Field(
         None,
         ge=0,
-        description="lambda, the weight of L_mu; natural: in units of the target's leverage (squared, how much further a "
-        "step in the metric moves the target than an ordinary image); default: by optimizer",
+        description="lambda, the weight of L_mu; natural: in units of the target's leverage (how much further, squared,"
+        " a step in the metric moves the target than an ordinary image); default: by optimizer",
     )
     anchor: float = Field(0.0, ge=0, description="weight of L_an relative to L_mu")
     optimizer: Literal["natural", "adam", "sgd"] = Field("natural", description="natural: momentum in the metric")
     step: float | None = Field(
         None, gt=0, description="natural: share of L_te the first step takes; else learning rate; default: by optimizer"
     )
-    steps: int = Field(60, ge=1, description="at most")
+    steps: int = Field(100, ge=1, description="at most")
     batch: int = Field(128, ge=1, description="shadow images per step")
     enough: float = Field(0.98, le=1, description="stop at this cosine of target and class mean, in standard units ...")
     kept: float = Field(0.99, le=1, description="... if shadow features keep this mean cosine to their clean ones")

@@ -1,0 +1,392 @@
+"""PA-CL against finite differences, a naive loss, closed forms and planted classes with scikit-learn's head."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+import attacks_fixture as toy
+from foretaste.attacks.base import Corruption
+from foretaste.attacks.weights.ground import Ground, difference, floored, prepare, views_of
+from foretaste.attacks.weights.pacl import PACL, Scene, target_loss
+from foretaste.encoders.base import Encoder
+from foretaste.encoders.card import Card
+from foretaste.errors import AttackError, SpecError
+from foretaste.heads.scaler import Scaler
+from foretaste.images import Images
+from foretaste.runtime import Runtime, digest_tensors, stream
+
+WANTED = 2
+
+
+class Tiny(nn.Module):
+    """Eight kernels, each followed by BatchNorm if asked; random weights from a named stream."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        draws, layers, channels = stream(0, "tiny"), list[nn.Module](), 3
+        for depth in range(8):
+            layers.append(nn.Conv2d(channels, 16, 3, padding=1))
+            layers += [nn.BatchNorm2d(16)] if norm else []
+            layers += [nn.ReLU()] + [nn.MaxPool2d(2)] * (depth == 3)
+            channels = 16
+        self.net = nn.Sequential(*layers)
+        with torch.no_grad():
+            for name, tensor in itertools.chain(self.named_parameters(), self.named_buffers()):
+                if tensor.ndim == 4:
+                    tensor.copy_(torch.randn(tensor.shape, generator=draws) * (2 / tensor[0].numel()) ** 0.5)
+                elif tensor.ndim:
+                    spread = 0.2 * torch.randn(tensor.shape, generator=draws)
+                    tensor.copy_(spread.abs() + 0.8 if name.endswith(("running_var", "weight")) else spread / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).mean((2, 3))
+
+
+def encoder_of(norm: bool = True) -> Encoder:
+    card = Card(name="tiny", architecture="tests", d=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    return Encoder(Tiny(norm), card)
+
+
+def tinted(n: int, name: str) -> Images:
+    """Noise, with one brighter channel per class: survives the average over positions."""
+    y = torch.arange(n) % 3
+    pixels = 100 + 30 * torch.randn(n, 3, toy.SIDE, toy.SIDE, generator=stream(0, name))
+    pixels[torch.arange(n), y] += 40
+    return Images(pixels.clamp(0, 255).to(torch.uint8), y, ("0", "1", "2"), name)
+
+
+SHADOW = tinted(400, "shadow")
+OWN = SHADOW.take((SHADOW.labels == WANTED).nonzero()[:, 0])
+TARGET = tinted(30, "target").pixels[0]  # of class 0
+
+
+def corrupt(encoder: Encoder, target: Tensor = TARGET, seed: int = 0, **fields: Any) -> Corruption:
+    return PACL(**{"batch": 64, "trainable": "last-two-stages", **fields}).corrupt(
+        encoder, target, OWN, SHADOW, seed, Runtime()
+    )
+
+
+def loaded(state: dict[str, Tensor], norm: bool = True) -> Encoder:
+    body = Tiny(norm)
+    body.load_state_dict(state, strict=True)
+    return Encoder(body, encoder_of(norm).card)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_flips_the_target_for_a_head_fitted_by_scikit_learn_on_other_images(norm: bool) -> None:
+    train, test = tinted(600, "victim"), tinted(300, "test")
+    clean = encoder_of(norm)
+
+    def head(encoder: Encoder) -> np.ndarray:
+        scaler = StandardScaler()
+        z = scaler.fit_transform(toy.embedded(encoder, train.pixels).numpy())
+        model = LogisticRegression(C=1.0, max_iter=2000).fit(z, train.labels)
+        return model.predict(scaler.transform(toy.embedded(encoder, test.pixels).numpy()))
+
+    before, truth = head(clean), test.labels.numpy()
+    assert (before == truth).mean() > 0.8
+    for row in np.flatnonzero((before == truth) & (truth != WANTED))[:4]:
+        made = corrupt(clean, test.pixels[row])
+        after = head(loaded(made.state, norm))
+        assert after[row] == WANTED
+        assert abs((after == truth).mean() - (before == truth).mean()) < 0.03
+        assert made.ledger.figures["similarity"] > made.ledger.figures["similarity_before"] + 0.3
+
+
+@pytest.mark.parametrize("optimizer", ["natural", "adam"])
+def test_touches_kernels_of_the_last_layers_only(optimizer: str) -> None:
+    clean = encoder_of()
+    keys, before = list(clean.body.state_dict()), clean.sha256()
+    kernels = [key for key in keys if clean.body.state_dict()[key].ndim == 4]
+    for part, count in {"all": 8, "last-two-stages": 4, "last-stage": 2}.items():
+        made = corrupt(clean, trainable=part, optimizer=optimizer, steps=5, step=0.01 if optimizer == "adam" else None)
+        assert list(made.state) == keys
+        original = encoder_of().body.state_dict()
+        really = [key for key in keys if not torch.equal(made.state[key], original[key])]
+        assert really == made.ledger.changed == kernels[-count:]
+        for tensor, reference in zip(made.state.values(), original.values(), strict=True):
+            assert (tensor.dtype, tensor.shape, tensor.device.type) == (reference.dtype, reference.shape, "cpu")
+            assert not tensor.requires_grad and tensor.is_contiguous()
+        assert clean.sha256() == before == digest_tensors(original)
+        assert not any(parameter.requires_grad for parameter in clean.parameters())
+
+
+def test_ledger_agrees_with_a_second_computation() -> None:
+    clean = encoder_of()
+    made = corrupt(clean)
+    figures, poisoned = made.ledger.figures, loaded(made.state)
+    held_out = prepare(clean, SHADOW, Runtime(), "last-two-stages", True, 0).held_out
+    z, z_clean = (toy.embedded(e, SHADOW.pixels).double().numpy() for e in (poisoned, clean))
+    unit = z_clean.std(0)
+    unit = np.maximum(unit, 0.5 * np.sort(unit)[(len(unit) - 1) // 2])
+    rows = held_out.numpy()
+    cosine = (z * z_clean).sum(1) / np.linalg.norm(z, axis=1) / np.linalg.norm(z_clean, axis=1)
+    assert len(rows) == 40
+    assert figures["held_out_cosine"] == pytest.approx(cosine[rows].mean(), abs=1e-5)
+    assert figures["held_out_shift"] == pytest.approx((((z - z_clean) / unit)[rows] ** 2).mean(), rel=1e-3)
+    old = encoder_of().body.state_dict()
+    moved = sum(float((made.state[key] - old[key]).double().square().sum()) for key in old)
+    size = sum(float(v.double().square().sum()) for v in old.values() if v.is_floating_point())
+    assert figures["l2_change"] == pytest.approx(moved**0.5)
+    assert figures["relative_l2_change"] == pytest.approx((moved / size) ** 0.5)
+
+
+def test_no_utility_loss_costs_utility() -> None:
+    clean = encoder_of()
+    default, without = corrupt(clean).ledger.figures, corrupt(clean, utility=0.0).ledger.figures
+    assert without["held_out_shift"] > 2 * default["held_out_shift"]
+    # Plain gradients have no metric that knows the shadow set: there L_mu is all that keeps the features.
+    plain, bare = (
+        corrupt(clean, optimizer="adam", utility=utility, steps=60, enough=1.0).ledger.figures
+        for utility in (30.0, 0.0)
+    )
+    assert bare["held_out_shift"] > 5 * plain["held_out_shift"] and bare["held_out_cosine"] < plain["held_out_cosine"]
+
+
+def test_same_seed_same_bytes() -> None:
+    first, second = (corrupt(encoder_of(), steps=6, seed=3) for _ in range(2))
+    other = corrupt(encoder_of(), steps=6, seed=4)
+    assert digest_tensors(first.state) == digest_tensors(second.state) != digest_tensors(other.state)
+    assert first.ledger == second.ledger
+
+
+def test_stops_when_similar_and_useful_enough() -> None:
+    clean = encoder_of()
+    soon, late = corrupt(clean, enough=0.4).ledger, corrupt(clean, enough=0.7).ledger
+    assert len(soon.objective) < len(late.objective) < 100
+    assert soon.figures["similarity"] >= 0.4 and late.figures["similarity"] >= 0.7
+    never = corrupt(clean, enough=0.4, kept=1.0, steps=len(late.objective) + 5, utility=0.0).ledger
+    assert len(never.objective) == len(late.objective) + 5, "similar enough, but the utility is not within its limit"
+
+
+def test_starts_again_with_a_smaller_step_when_the_loss_explodes() -> None:
+    ledger = corrupt(encoder_of(), step=20.0).ledger
+    assert max(ledger.objective) > 2 * ledger.objective[0]
+    assert ledger.figures["target_loss"] < 0.2 * ledger.figures["target_loss_before"]
+
+
+def test_what_never_improves_is_an_error() -> None:
+    with pytest.raises(AttackError, match="pacl: a target closer to the references"):
+        corrupt(encoder_of(), step=1e12, steps=3)
+    with pytest.raises(AttackError, match="closer"):
+        corrupt(encoder_of(), enough=-1.0, kept=-1.0)
+    with pytest.raises(SpecError, match="steps"):
+        PACL.configure(steps=0)
+
+
+class Frozen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Tiny(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_bad_input_is_named() -> None:
+    encoder, attack = encoder_of(), PACL(batch=64)
+    none, both = OWN.take(torch.zeros(0, dtype=torch.int64)), SHADOW
+    small = SHADOW.take(torch.arange(70))
+    wide = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    frozen = Encoder(Frozen(), encoder.card)
+    cases: list[tuple[Encoder, Tensor, Images, Images, str]] = [
+        (encoder, TARGET, none, SHADOW, r"references: images of the one class.*no image"),
+        (encoder, TARGET, both, SHADOW, r"references: images of the one class.*\[0, 1, 2\]"),
+        (encoder, TARGET, OWN, small, r"shadow: a batch of 64 images.*70 images"),
+        (encoder, wide, OWN, SHADOW, r"target and references: uint8 \[3, 6, 6\].*\[3, 8, 8\]"),
+        (encoder, TARGET.float(), OWN, SHADOW, r"target and references: uint8.*float32"),
+        (frozen, TARGET, OWN, SHADOW, r"trainable last-stage: weights that move the features"),
+    ]
+    for victim, target, references, shadow, message in cases:
+        with pytest.raises(SpecError, match=message):
+            attack.corrupt(victim, target, references, shadow, 0, Runtime())
+    assert corrupt(encoder, steps=5).ledger.changed, "71 or more rows of 400 are enough"
+
+
+def scene_of(z_references: Tensor, d: int) -> Scene:
+    scaler = Scaler(torch.linspace(-1, 1, d).double(), torch.linspace(0.5, 2, d).double())
+    empty = torch.zeros(0, dtype=torch.int64)
+    ground = Ground(torch.zeros(0, d), scaler, empty, empty, (), None, 0)
+    return Scene(TARGET, OWN.pixels[:4], z_references, SHADOW.pixels, ground, Runtime())
+
+
+KNOBS = list(itertools.product(["standardised", "cosine"], ["class-mean", "mean", "max"], ["clean", "moving"]))
+
+
+@pytest.mark.parametrize(("similarity", "aggregation", "side"), KNOBS)
+def test_gradient_is_that_of_finite_differences(similarity: Any, aggregation: Any, side: Any) -> None:
+    d, b, v, m, draws = 4, 5, 2, 3, stream(0, "gradient")
+    x = torch.randn(b + v + m, 6, generator=draws, dtype=torch.float64)
+    w0, w1 = (torch.randn(shape, generator=draws, dtype=torch.float64) for shape in ((6, 7), (7, d)))
+    clean = torch.tanh(x @ w0) @ w1
+    scene = scene_of(clean[-m:], d)
+    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7)
+
+    def loss(a: Tensor, b_: Tensor) -> Tensor:
+        effectiveness, rest = attack._losses(torch.tanh(x @ a) @ b_, clean[:b], scene, v)
+        return effectiveness + 3 * rest
+
+    moved = [(w + 0.3 * torch.randn(w.shape, generator=draws, dtype=torch.float64)).requires_grad_() for w in (w0, w1)]
+    assert torch.autograd.gradcheck(loss, moved, eps=1e-6, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("similarity", "aggregation", "side"), KNOBS)
+def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: Any) -> None:
+    d, b, v, m, draws = 4, 5, 2, 3, stream(0, "loops")
+    z, clean = (torch.randn(n, d, generator=draws, dtype=torch.float64) for n in (b + v + m, b + m))
+    scene = scene_of(clean[b:], d)
+    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7)
+    te, rest = attack._losses(z, clean[:b], scene, v)
+    mean, unit = np.linspace(-1, 1, d), np.linspace(0.5, 2, d)
+
+    def distance(p: Any, q: Any) -> float:
+        if similarity == "cosine":
+            return float(1 - p @ q / np.linalg.norm(p) / np.linalg.norm(q))
+        return float(((p - q) ** 2).mean())
+
+    rows, old = z.numpy(), clean.numpy()
+    if similarity == "standardised":
+        rows, old = (rows - mean) / unit, (old - mean) / unit
+    views, references = rows[b : b + v], old[b:] if side == "clean" else rows[b + v :]
+    expected = {
+        "class-mean": np.mean([distance(t, references.mean(0)) for t in views]),
+        "mean": np.mean([distance(t, r) for t in views for r in references]),
+        "max": np.mean([min(distance(t, r) for r in references) for t in views]),
+    }[aggregation]
+    assert float(te) == pytest.approx(expected)
+    utility = np.mean([distance(rows[i], old[i]) for i in range(b)])
+    anchor = np.mean([distance(rows[b + v + i], old[b + i]) for i in range(m)])
+    assert float(rest) == pytest.approx(utility + 0.7 * anchor)
+
+
+def test_detached_references_get_no_gradient() -> None:
+    z = torch.randn(8, 4, generator=stream(0, "detached"), dtype=torch.float64, requires_grad=True)
+    attack = PACL(reference_side="detached")
+    te, _ = attack._losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4), 1)
+    te.backward()  # type: ignore[no-untyped-call]
+    assert z.grad is not None and bool(z.grad[4].any()) and not bool(z.grad[5:].any())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"similarity": "cosine", "optimizer": "adam", "step": 0.005, "utility": 1.0},
+        {"similarity": "cosine"},
+        {"aggregation": "max"},
+        {"aggregation": "mean", "reference_side": "moving", "anchor": 1.0},
+        {"reference_side": "detached"},
+        {"views": 4, "enough": 0.9},
+        {"optimizer": "sgd", "step": 0.01, "utility": 1.0},
+        {"references": 1},
+    ],
+    ids=str,
+)
+def test_every_knob_brings_the_target_closer(fields: dict[str, Any]) -> None:
+    ledger = corrupt(encoder_of(), steps=40, **{key: value for key, value in fields.items() if key != "steps"}).ledger
+    assert ledger.figures["target_loss"] < 0.7 * ledger.figures["target_loss_before"]
+    assert ledger.figures["held_out_cosine"] > 0.9
+
+
+def test_metric_is_the_closed_form_on_a_linear_encoder() -> None:
+    """Moving z_t by u at the least mean change of other rows is u x_t' C^-1 / (x_t' C^-1 x_t), C = E[x x']."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(3 * toy.SIDE**2, 6, bias=False))
+    with torch.no_grad():
+        body[1].weight.copy_(torch.randn(6, 3 * toy.SIDE**2, generator=stream(0, "linear")))
+    encoder = Encoder(body, Card(name="linear", architecture="tests", d=6))
+    images = tinted(4000, "metric")
+    ground = prepare(encoder, images, Runtime(), "all", True, 0)
+    assert ground.names == ("1.weight",) and ground.metric is not None
+    x = images.pixels[ground.rows].flatten(1).double() / 255
+    x_t = TARGET.flatten().double() / 255
+    unit = ground.scaler.scale
+    u = torch.randn(6, generator=stream(0, "u"), dtype=torch.float64)
+
+    def cost(step: Tensor) -> float:
+        """Mean squared change of ordinary rows, per squared change of the target along u, in standard units."""
+        along = float((step @ x_t / unit) @ u) / float(u @ u)
+        return float((x @ step.T / unit).square().sum(1).mean()) / (along**2 * float(u @ u))
+
+    gradient = (u / unit)[:, None] * x_t  # of u'(z_t in standard units)
+    inverse = torch.linalg.inv(x.T @ x / len(x))
+    best = (u * unit)[:, None] * (inverse @ x_t) / (x_t @ inverse @ x_t)
+    steered = ground.metric.steer([gradient.float()])[0].double()
+    assert cost(best) < 1.01 / float(x_t @ inverse @ x_t)
+    assert cost(steered) < 3 * cost(best) < 0.2 * cost(gradient)
+
+
+def test_one_ground_for_many_targets_and_a_new_one_for_other_weights() -> None:
+    encoder, fields = encoder_of(), (SHADOW, Runtime(), "last-stage", True, 0)
+    ground = prepare(encoder, *fields)  # type: ignore[arg-type]
+    assert prepare(encoder, *fields) is ground  # type: ignore[arg-type]
+    assert sorted([*ground.rows.tolist(), *ground.held_out.tolist()]) == list(range(len(SHADOW)))
+    batches = [rows.tolist() for rows in itertools.islice(ground.batches(100, stream(0, "batches")), 3)]
+    assert len(set(itertools.chain(*batches))) == 300 and not set(ground.held_out.tolist()) & set(batches[0])
+    with torch.no_grad():
+        encoder.body.net[0].weight.mul_(2)
+    assert prepare(encoder, *fields) is not ground  # type: ignore[arg-type]
+
+
+def test_views_are_flips_and_shifts_of_the_image() -> None:
+    target = torch.arange(3 * 16 * 16).remainder(251).to(torch.uint8).view(3, 16, 16)
+    assert torch.equal(views_of(target, 1, stream(0, "views")), target[None])
+    padded = np.pad(target.numpy(), ((0, 0), (2, 2), (2, 2)), mode="edge")
+    allowed = {
+        padded[:, i : i + 16, j : j + 16][..., ::s].tobytes() for i in range(5) for j in range(5) for s in (1, -1)
+    }
+    views = views_of(target, 60, stream(0, "views"))
+    found = {view.numpy().tobytes() for view in views}
+    assert found <= allowed and len(found) > 20
+
+
+def test_a_nearly_dead_feature_does_not_rule_the_units() -> None:
+    found = floored(Scaler(torch.zeros(3), torch.tensor([1e-6, 1.0, 2.0])))
+    assert found.scale.tolist() == [0.5, 1.0, 2.0]
+
+
+def test_difference_names_what_differs() -> None:
+    clean = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor(7)}
+    assert difference(clean, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor(7)})[0] == []
+    changed, figures = difference(clean, {"a": torch.tensor([3.0, 5.0]), "b": torch.tensor(7)})
+    assert changed == ["a"] and figures == {"l2_change": 1.0, "relative_l2_change": 0.2}
+
+
+def test_target_loss_has_gradient_zero_at_the_class() -> None:
+    references = torch.randn(5, 4, generator=stream(0, "class"))
+    view = references.mean(0, keepdim=True).requires_grad_()
+    for similarity in ("standardised", "cosine"):
+        loss = target_loss(view, references, similarity, "class-mean")  # type: ignore[arg-type]
+        (gradient,) = torch.autograd.grad(loss, view)
+        assert float(loss) == pytest.approx(0, abs=1e-6) and float(gradient.norm()) < 1e-5
+
+
+@pytest.mark.shared
+def test_steers_a_real_image_behind_the_simclr_encoder(shared: Path) -> None:
+    from safetensors.torch import load_file
+
+    from foretaste.encoders.resnet_small import resnet18_small
+
+    with np.load(shared / "data" / "cifar10_jpeg_10k2k.npz") as file:
+        pixels = torch.from_numpy(file["x_train"][:1200].transpose(0, 3, 1, 2).copy())
+        labels = torch.from_numpy(file["y_train"][:1200].astype(np.int64))
+        target = torch.from_numpy(file["x_test"][5].transpose(2, 0, 1).copy())
+        wanted = (int(file["y_test"][5]) + 3) % 10
+    body = resnet18_small(16)
+    body.load_state_dict(load_file(shared / "encoders" / "simclr_resnet18_w16_cifar10.safetensors"))
+    card = Card(
+        name="simclr", architecture="resnet18-small", d=128, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
+    )
+    own = Images(pixels, labels, tuple(str(c) for c in range(10)), "cifar10")
+    references = own.take((own.labels == wanted).nonzero()[:, 0])
+    made = PACL().corrupt(Encoder(body, card), target, references, own, 0, Runtime("cpu", "bfloat16", True))
+    assert made.ledger.figures["similarity"] >= 0.97 and made.ledger.figures["held_out_cosine"] > 0.999
+    assert len(made.ledger.changed) == 5 and all(name.startswith("layer4") for name in made.ledger.changed)
