@@ -5,8 +5,10 @@ to 512 features, standardised: a spectrum over three decades like that of a netw
 so that the best head gets about 70 to 80 % of its rows right. Both sides get standardised features and a bias column
 (scikit-learn's share of that is free); the objective is the one of `foretaste.heads.objective`, written here once more.
 
-Each solver walks down a ladder of tolerances to the first that is close enough. Then Foretaste and scikit-learn's
-fastest solver run in turns, and the least of each side's times counts: other load can only add to a time.
+Each solver walks down a ladder of tolerances to the first that is close enough; one that is already slower than the
+fastest stops there. Then Foretaste and scikit-learn's fastest solver run in turns, and the least of each side's
+times counts: other load can only add to a time. newton-cholesky is shown by one step on a tenth of the rows: it forms
+the dense Hessian of 5,130 variables, about 1e12 operations a step on all rows, ten times what lbfgs needs in all.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from foretaste.runtime import make_runtime, stream, usable_cores
 GOALS = {"speedup": (">=", 3.0)}
 ROWS, FEATURES, CLASSES, LATENT, RIDGE = 50_000, 512, 10, 128, 1e-3
 GAP, ROUNDS = 1e-6, 3
-LADDER = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 1e-7, 1e-8)
+LADDER = (3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 
 Array = NDArray[Any]
 Solve = Callable[[float], Array]
@@ -42,7 +44,7 @@ def data() -> tuple[Tensor, Tensor]:
     """Standardised features float32 [n, d] and labels int64 [n]."""
     random = stream(0, "bench head")
     y = torch.randint(0, CLASSES, (ROWS,), generator=random)
-    centres = 0.75 * torch.randn(CLASSES, LATENT, generator=random)
+    centres = 0.68 * torch.randn(CLASSES, LATENT, generator=random)
     latent = centres[y] + 3 * torch.randn(ROWS, LATENT, generator=random)
     latent /= torch.arange(1, LATENT + 1).sqrt()
     layer = torch.randn(LATENT, FEATURES, generator=random) / LATENT**0.5
@@ -103,6 +105,7 @@ def compare() -> dict[str, float]:
         for solver in ("lbfgs", "newton-cg"):
             solvers[f"{solver}_{kind}"] = scikit_learn(solver, wide.astype(kind), labels)
     reached: dict[str, tuple[float, float, float]] = {}  # seconds, tolerance, gap
+    fastest = float("inf")  # of scikit-learn
     for name, solve in solvers.items():
         for tolerance in LADDER:
             seconds, head = timed(solve, tolerance)
@@ -111,22 +114,25 @@ def compare() -> dict[str, float]:
                 reached[name] = seconds, tolerance, gap
                 results[f"ladder_seconds_{name}"] = seconds
                 break
+            if seconds > 1.2 * fastest:
+                break
+        if name in reached and name != "foretaste":
+            fastest = min(fastest, reached[name][0])
     rival = min((name for name in reached if name != "foretaste"), key=lambda name: reached[name][0])
-    # A dense Hessian of 5,130 variables: one step of it already takes longer than the others' whole way.
-    results["one_step_seconds_newton-cholesky_float32"] = timed(
-        scikit_learn("newton-cholesky", wide.astype("float32"), labels, most=1), 1e-4
-    )[0]
+    few = slice(0, ROWS // 10)
+    step = scikit_learn("newton-cholesky", wide[few].astype("float32"), labels[few], most=1)
+    results["newton-cholesky_step_on_a_tenth"] = timed(step, 1e-4)[0]
 
-    seconds = {"foretaste": reached["foretaste"][0], rival: reached[rival][0]}
+    least = {"foretaste": reached["foretaste"][0], rival: reached[rival][0]}
     for _ in range(ROUNDS):
-        for name in seconds:
-            seconds[name] = min(seconds[name], timed(solvers[name], reached[name][1])[0])
+        for name in least:
+            least[name] = min(least[name], timed(solvers[name], reached[name][1])[0])
     return results | {
         "gap_foretaste": reached["foretaste"][2],
         "gap_scikit_learn": reached[rival][2],
-        "seconds_foretaste": seconds["foretaste"],
-        f"seconds_scikit_learn_{rival}": seconds[rival],
-        "speedup": seconds[rival] / seconds["foretaste"],
+        "seconds_foretaste": least["foretaste"],
+        f"seconds_scikit_learn_{rival}": least[rival],
+        "speedup": least[rival] / least["foretaste"],
     }
 
 
