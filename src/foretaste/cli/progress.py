@@ -29,16 +29,12 @@ def make_progress(console: Console) -> Progress:
     )
 
 
-class Following:
-    """One bar for one long piece of work; without a terminal a line now and then, so that a log shows life."""
+class _Bars:
+    """Bars that are drawn while the block runs."""
 
-    EVERY = 30.0  # seconds between lines
-
-    def __init__(self, console: Console, label: str) -> None:
-        self.console, self.label = console, label
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self.bars = make_progress(console)
-        self.bar = self.bars.add_task(label, total=None)
-        self.begun = self.said = time.monotonic()
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -48,6 +44,18 @@ class Following:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bars.stop()
+
+
+class Following(_Bars):
+    """One bar for one long piece of work; without a terminal a line now and then, so that a log shows life."""
+
+    EVERY = 30.0  # seconds between lines
+
+    def __init__(self, console: Console, label: str) -> None:
+        super().__init__(console)
+        self.label = label
+        self.bar = self.bars.add_task(label, total=None)
+        self.begun = self.said = time.monotonic()
 
     def step(self, done: int, total: int, note: str = "") -> None:
         """So much is done; `note` says how it goes."""
@@ -64,27 +72,17 @@ def say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class AuditProgress:
+class AuditProgress(_Bars):
     """Two bars: the audit and its current trial; without a terminal, lines that a log can keep."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bars = make_progress(console)
+        super().__init__(console)
         self.whole = self.bars.add_task("clean pipeline", total=None)
         self.part = self.bars.add_task("", total=None, visible=False)
         self.done = self.total = 0
         self.stages: list[str] = []
         self.label = ""
         self.begun = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bars.stop()
 
     def stage(self, name: str, done: int, total: int) -> None:
         """The clean pipeline is being made."""
