@@ -33,7 +33,7 @@ from foretaste.runtime import make_runtime, stream, usable_cores
 GOALS = {"speedup": (">=", 3.0)}
 ROWS, FEATURES, CLASSES, LATENT, RIDGE = 50_000, 512, 10, 128, 1e-3
 GAP, ROUNDS = 1e-6, 3
-LADDER = (3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
+LADDER = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 
 Array = NDArray[Any]
 Solve = Callable[[float], Array]

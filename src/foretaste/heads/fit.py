@@ -130,8 +130,8 @@ def minimise(
         # As with skis, buy once the rent has reached the price: that never costs more than twice the best choice.
         if kept is None or (preconditioner is None and owed > Preconditioner.price(curvature)):
             kept, owed = Preconditioner(curvature, cheap=start is None and iterations == 0), 0.0
-        # Forcing term of Eisenstat and Walker: solve roughly while far away, exactly at the end.
-        forcing = max(min(0.1, norm / scale), 0.3 * tolerance * scale / norm)
+        # Solve roughly while far away (Nocedal and Wright, equation 7.3), and never beyond what the last step asks for.
+        forcing = max(min(0.3, (norm / scale) ** 0.5), 0.3 * tolerance * scale / norm)
         step = solve(curvature, gradient, kept, tolerance=forcing, most=200, exact=False)
         products += step.iterations
         owed += step.iterations

@@ -18,8 +18,11 @@ from torch import Tensor
 
 from foretaste.runtime import stream
 
-CHUNK_BYTES = {"cpu": 2**21}
-"""Float32 features per chunk: on a CPU what stays in a core's cache, also when widened to float64."""
+CHUNK_BYTES = {"cpu": 2**22}
+"""Float32 features per chunk: on a CPU what stays in its caches, also when widened to float64."""
+STACK = 4
+"""Equal pieces of a chunk that are multiplied as a batch: few classes are too little work in one product to share among
+cores. Fixed, so that the bits of a result do not depend on the number of threads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,7 @@ class HeadObjective:
 
     def chunks(self) -> Iterator[Rows]:
         """The rows in pieces of a bounded size, as views."""
-        size = max(256, CHUNK_BYTES.get(self.parts[0].x.device.type, 2**28) // (4 * sum(self.shape)))
+        size = max(64, CHUNK_BYTES.get(self.parts[0].x.device.type, 2**28) // (4 * STACK * sum(self.shape))) * STACK
         for part in self.parts:
             for start in range(0, len(part), size):
                 rows = slice(start, start + size)
@@ -88,15 +91,15 @@ class HeadObjective:
         value = torch.zeros((), dtype=torch.float64, device=weight.device)
         gradient = torch.zeros_like(weight)
         for rows in self.chunks():
-            x = rows.x.double()
-            log_p = torch.log_softmax(_scores(x, weight), 0)  # [C, b]
-            value -= _summed(log_p.gather(0, rows.y[None])[0], rows)
+            x = _stacked(rows.x.double())  # [k, b, d]
+            y = rows.y.view(len(x), 1, -1)
+            log_p = torch.log_softmax(_scores(x, weight), 1)  # [k, C, b]
+            value -= _summed(log_p.gather(1, y).flatten(), rows)
             r = log_p.exp_()
-            r[rows.y, torch.arange(len(rows), device=r.device)] -= 1
+            r.scatter_add_(1, y, -torch.ones_like(r[:, :1]))
             if rows.weight is not None:
-                r *= rows.weight
-            gradient[:, :-1].addmm_(r, x)
-            gradient[:, -1] += r.sum(1)
+                r *= rows.weight.view(y.shape)
+            _accumulate(gradient, r, x)
         value = value / self.total + self.ridge / 2 * weight.square().sum()
         return float(value), gradient / self.total + self.ridge * weight
 
@@ -106,30 +109,29 @@ class HeadObjective:
 
 
 class Curvature:
-    """Hessian of F at one W; holds p [C, n] float32, so that a product costs about 4 n C d operations."""
+    """Hessian of F at one W; holds p float32 for every row and class, so that a product costs about 4 n C d operations."""
 
     def __init__(self, objective: HeadObjective, weight: Tensor) -> None:
         self.objective, self.weight = objective, weight
         self._blocks: list[tuple[Rows, Tensor, Tensor]] = []
         narrow = weight.float()
         for rows in objective.chunks():
-            p = torch.softmax(_scores(rows.x, narrow), 0)  # [C, b]
-            self._blocks.append((rows, p, p if rows.weight is None else p * rows.weight.float()))
+            p = torch.softmax(_scores(_stacked(rows.x), narrow), 1)  # [k, C, b]
+            self._blocks.append((rows, p, _weighted(p, rows)))
 
     def product(self, vector: Tensor, *, exact: bool = False) -> Tensor:
         """H V for V float64 [C, d + 1]: float32 products and float64 sums over chunks, or all of it in float64."""
         near = vector if exact else vector.float()
         out = torch.zeros_like(vector)
         for rows, p, weighted in self._blocks:
-            x = rows.x.to(near.dtype)
+            x = _stacked(rows.x.to(near.dtype))  # [k, b, d]
             if exact:
-                p = torch.softmax(_scores(x, self.weight), 0)
-                weighted = p if rows.weight is None else p * rows.weight
-            s = _scores(x, near)  # [C, b]
-            s -= (p * s).sum(0)
+                p = torch.softmax(_scores(x, self.weight), 1)
+                weighted = _weighted(p, rows)
+            s = _scores(x, near)  # [k, C, b]
+            s -= (p * s).sum(1, keepdim=True)
             s *= weighted
-            out[:, :-1] += s @ x
-            out[:, -1] += s.sum(1)
+            _accumulate(out, s, x)
         return out / self.objective.total + self.objective.ridge * vector
 
     def mean_block(self, most_rows: int) -> Tensor:
@@ -174,9 +176,8 @@ class Curvature:
         random = stream(0, "preconditioner")
         picks = []
         for rows, p, weighted in self._blocks:
-            kept = torch.rand(len(rows), generator=random).mul_(count) < most_rows
-            kept = kept.to(p.device)
-            picks.append((rows.x[kept], p[:, kept].T, weighted[:, kept].T))
+            kept = (torch.rand(len(rows), generator=random).mul_(count) < most_rows).to(p.device)
+            picks.append((rows.x[kept], *(q.transpose(0, 1).flatten(1)[:, kept].T for q in (p, weighted))))
         x, p, weighted = (torch.cat(pick) for pick in zip(*picks, strict=True))
         a = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         return a, p, weighted, count / (len(a) * self.objective.total)
@@ -187,9 +188,26 @@ def logits(x: Tensor, weight: Tensor) -> Tensor:
     return torch.addmm(weight[:, -1], x.to(weight.dtype), weight[:, :-1].T)
 
 
+def _stacked(x: Tensor) -> Tensor:
+    """A chunk's rows [n, d] as [k, n / k, d]: k is 1 where STACK does not divide n, as in a last chunk."""
+    return x.view(STACK if len(x) % STACK == 0 else 1, -1, x.shape[1])
+
+
 def _scores(x: Tensor, weight: Tensor) -> Tensor:
-    """As `logits`, but [C, n]: with the long side last, the products of so few classes run faster."""
-    return torch.addmm(weight[:, -1:], weight[:, :-1], x.T)
+    """As `logits`, but [k, C, b] of x [k, b, d]: with the long side last, the products of so few classes run faster."""
+    slopes = weight[:, :-1].contiguous().expand(len(x), -1, -1)
+    return torch.bmm(slopes, x.transpose(1, 2)).add_(weight[:, -1:])
+
+
+def _accumulate(out: Tensor, r: Tensor, x: Tensor) -> None:
+    """Add the sum over rows of r [k, C, b] times [x; 1] [k, b, d + 1] to out [C, d + 1]."""
+    out[:, :-1] += torch.bmm(r, x).sum(0)
+    out[:, -1] += r.sum((0, 2))
+
+
+def _weighted(p: Tensor, rows: Rows) -> Tensor:
+    """p [k, C, b] times the row weights."""
+    return p if rows.weight is None else p * rows.weight.to(p.dtype).view(len(p), 1, -1)
 
 
 def _summed(values: Tensor, rows: Rows) -> Tensor:
