@@ -98,13 +98,13 @@ def held_in(n: int) -> int:
     return n - -(-n // 10)
 
 
-def prepare(encoder: Encoder, shadow: Images, runtime: Runtime, part: Part, metric: bool, seed: int) -> Ground:
-    """The ground of an encoder and a shadow set; the last one is kept, so that many targets share it.
+def prepare(encoder: Encoder, shadow: Images, runtime: Runtime, part: Part, metric: bool) -> Ground:
+    """The ground of an encoder and a shadow set, the same for every seed; the last one is kept, for many targets.
 
     Raises:
         SpecError: no weight of that part moves the features.
     """
-    return _prepare(encoder, encoder.sha256(), shadow, runtime, part, metric, seed)
+    return _prepare(encoder, encoder.sha256(), shadow, runtime, part, metric)
 
 
 def views_of(target: Tensor, count: int, random: torch.Generator) -> Tensor:
@@ -135,10 +135,8 @@ def floored(scaler: Scaler) -> Scaler:
 
 
 @lru_cache(maxsize=1)
-def _prepare(
-    encoder: Encoder, sha256: str, shadow: Images, runtime: Runtime, part: Part, metric: bool, seed: int
-) -> Ground:
-    random = stream(seed, "attack/ground")
+def _prepare(encoder: Encoder, sha256: str, shadow: Images, runtime: Runtime, part: Part, metric: bool) -> Ground:
+    random = stream(0, "attack/ground")
     order = torch.randperm(len(shadow), generator=random)
     rows, held_out = order.tensor_split([held_in(len(shadow))])
     z = embed(encoder, shadow.pixels, runtime)

@@ -105,7 +105,7 @@ class PACL(WeightAttack):
             AttackError: the loss only diverged, or the target came no closer to the references.
         """
         self._check(target, references, shadow)
-        ground = prepare(encoder, shadow, runtime, self.trainable, self.optimizer == "natural", seed)
+        ground = prepare(encoder, shadow, runtime, self.trainable, self.optimizer == "natural")
         random = stream(seed, "attack")
         chosen = references.pixels[torch.randperm(len(references), generator=random)[: self.references]]
         scene = Scene(target, chosen, embed(encoder, chosen, runtime), shadow.pixels, ground, runtime)
