@@ -12,11 +12,14 @@ from torch import Tensor
 import attacks_fixture as toy
 from foretaste.attacks.base import Knowledge, Poisoning, poisoned_rows
 from foretaste.attacks.labelled import exact as module
-from foretaste.attacks.labelled.ascent import Adam
+from foretaste.attacks.labelled.ascent import Adam, Evaluation
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.label_flip import LabelFlip
-from foretaste.attacks.labelled.stackelberg import Evaluation, Stackelberg
-from foretaste.errors import AttackError, BudgetError, SpecError
+from foretaste.attacks.labelled.placed import clean_rows
+from foretaste.attacks.labelled.stackelberg import Stackelberg
+from foretaste.errors import AttackError, DataError, SpecError
+from foretaste.heads.objective import Rows
+from foretaste.heads.scaler import Scaler
 
 BUDGET = 0.05
 
@@ -168,7 +171,7 @@ def test_progress_counts_the_steps(known: Knowledge) -> None:
 def test_diverging_is_an_attack_error(known: Knowledge, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AttackError, match=r"finite objective.*at step \d+; lower --rate"):
         Exact(constraint="none", rate=1e25).poison(known, 12, 0)
-    broken = Evaluation(0.5, torch.full((12, 8), torch.nan), 0.0, 0.0)
+    broken = Evaluation(0.5, torch.full((12, 8), torch.nan))
     monkeypatch.setattr(module.Stackelberg, "evaluate", lambda *_, **__: broken)
     with pytest.raises(AttackError, match=r"0\.5 at step 0"):
         Exact().poison(known, 12, 0)
@@ -185,10 +188,36 @@ def test_rates_beyond_arithmetic_are_told(known: Knowledge, rate: float) -> None
         assert max(made.ledger.residuals.values()) > 1e-3
 
 
-def test_ball_of_a_class_without_rows(known: Knowledge) -> None:
+def test_rows_that_no_attack_can_work_with(known: Knowledge) -> None:
     keep = known.y != 1
-    with pytest.raises(BudgetError, match=r"none of class \[1\]"):
-        Exact(constraint="ball").poison(replace(known, z=known.z[keep], y=known.y[keep]), 4, 0)
+    with pytest.raises(DataError, match="of the 4 classes; got none of class 1"):
+        Exact().poison(replace(known, z=known.z[keep], y=known.y[keep]), 4, 0)
+    with pytest.raises(DataError, match="zero variance in all"):
+        Exact().poison(replace(known, z=torch.ones_like(known.z)), 4, 0)
+
+
+def test_an_objective_that_never_improves_is_told_with_its_curve(known: Knowledge) -> None:
+    with pytest.raises(AttackError, match="nothing better in 3 steps") as caught:
+        Exact(rate=1e-12, steps=3, leader="cross-entropy").poison(known, 4, 0)
+    assert len(caught.value.curve) == 4
+
+
+def test_few_rows_that_stand_for_many_are_weighted(known: Knowledge) -> None:
+    """Each of the victim's rows twice is the attacker's rows once with double weight."""
+    twice = replace(known, z=known.z.repeat(2, 1), y=known.y.repeat(2))
+    stand_in = replace(known, victim_rows=2 * len(known.y))
+    found = [ascent_curve(toy_known) for toy_known in (twice, stand_in, known)]
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+    assert abs(found[0] - found[2]) > 10 * abs(found[0] - found[1])
+
+
+def ascent_curve(known: Knowledge) -> float:
+    """The objective at the start, with the same poison whatever the rows."""
+    scaler = Scaler.of([known.z])
+    own = Rows(scaler.apply(known.validation_z), known.validation_y)
+    objective = Stackelberg(clean_rows(known, scaler), own, known.classes, known.ridge)
+    x = torch.full((12, 8), 2.0)
+    return objective.evaluate(x, torch.arange(12) % 4, gradient=False).value
 
 
 def test_pixels_need_images_and_an_encoder(known: Knowledge) -> None:

@@ -124,7 +124,7 @@ def test_ledger_agrees_with_a_second_computation() -> None:
     clean = encoder_of()
     made = corrupt(clean)
     figures, poisoned = made.ledger.figures, loaded(made.state)
-    held_out = prepare(clean, SHADOW, Runtime(), "last-two-stages", True, 0).held_out
+    held_out = prepare(clean, SHADOW, Runtime(), "last-two-stages", True).held_out
     z, z_clean = (toy.embedded(e, SHADOW.pixels).double().numpy() for e in (poisoned, clean))
     unit = z_clean.std(0)
     unit = np.maximum(unit, 0.5 * np.sort(unit)[(len(unit) - 1) // 2])
@@ -304,7 +304,7 @@ def test_metric_is_the_closed_form_on_a_linear_encoder() -> None:
         body[1].weight.copy_(torch.randn(6, 3 * toy.SIDE**2, generator=stream(0, "linear")))
     encoder = Encoder(body, Card(name="linear", architecture="tests", d=6))
     images = tinted(4000, "metric")
-    ground = prepare(encoder, images, Runtime(), "all", True, 0)
+    ground = prepare(encoder, images, Runtime(), "all", True)
     assert ground.names == ("1.weight",) and ground.metric is not None
     x = images.pixels[ground.rows].flatten(1).double() / 255
     x_t = TARGET.flatten().double() / 255
@@ -325,7 +325,7 @@ def test_metric_is_the_closed_form_on_a_linear_encoder() -> None:
 
 
 def test_one_ground_for_many_targets_and_a_new_one_for_other_weights() -> None:
-    encoder, fields = encoder_of(), (SHADOW, Runtime(), "last-stage", True, 0)
+    encoder, fields = encoder_of(), (SHADOW, Runtime(), "last-stage", True)
     ground = prepare(encoder, *fields)  # type: ignore[arg-type]
     assert prepare(encoder, *fields) is ground  # type: ignore[arg-type]
     assert sorted([*ground.rows.tolist(), *ground.held_out.tolist()]) == list(range(len(SHADOW)))

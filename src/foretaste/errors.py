@@ -15,6 +15,8 @@ Each message has three parts: what was expected, what was found, what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ForetasteError(Exception):
     """Root of the tree. The command line turns it into one line and exit code 2.
@@ -56,7 +58,16 @@ class WeightsError(EncoderError):
 
 
 class AttackError(ForetasteError):
-    """An attack diverged or found no valid poison: a failed trial with its reason, never a silent result."""
+    """An attack diverged or found no valid poison: a failed trial with its reason, never a silent result.
+
+    Args:
+        expected, got, do: as of every error.
+        curve: the attack's objective until then, one value per step; the failed trial keeps it.
+    """
+
+    def __init__(self, expected: str, *, got: str = "", do: str = "", curve: Sequence[float] = ()) -> None:
+        super().__init__(expected, got=got, do=do)
+        self.curve = list(curve)
 
 
 class RefereeError(ForetasteError):

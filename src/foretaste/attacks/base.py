@@ -54,6 +54,7 @@ class Knowledge:
         images: the victim's training images, aligned with `z`; None when features come from a file.
         encoder: None when features come from a file.
         runtime: where to compute.
+        victim_rows: how many rows the victim trains on, where the attacker holds fewer or others of the same kind.
     """
 
     z: Tensor
@@ -65,6 +66,7 @@ class Knowledge:
     runtime: Runtime
     images: Images | None = None
     encoder: Encoder | None = None
+    victim_rows: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from foretaste.audit.preflight import attack_warnings, controls, preflight
 from foretaste.audit.referee import judge_corruption, judge_poisoning, require
 from foretaste.audit.scores import accuracy, clip_to_range, compare
 from foretaste.audit.spec import TrialSpec
-from foretaste.errors import ForetasteError
+from foretaste.errors import AttackError, ForetasteError
 from foretaste.features.embed import embed
 from foretaste.record import Check, Ledger, ProbeScores, TargetScores, Threat, TrialError, TrialRecord, pack_labels
 from foretaste.runtime import digest_tensors, machine, versions
@@ -80,6 +80,8 @@ class Attempt:
         except Exception as error:
             self.pipeline.recall()
             update = {"error": TrialError(type=type(error).__name__, message=_reason(error))}
+            if isinstance(error, AttackError) and error.curve:
+                self.ledger = Ledger(changed=[], objective=error.curve)
         evidence = {"referee": self.checks, "ledger": self.ledger, "seconds": self.timer.seconds}
         return self.record.model_copy(update=evidence | update)
 

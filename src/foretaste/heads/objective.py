@@ -109,7 +109,7 @@ class HeadObjective:
 
 
 class Curvature:
-    """Hessian of F at one W; holds p float32 for every row and class, so that a product costs about 4 n C d operations."""
+    """Hessian of F at one W; holds p [n, C] in float32, so that a product costs about 4 n C d operations."""
 
     def __init__(self, objective: HeadObjective, weight: Tensor) -> None:
         self.objective, self.weight = objective, weight
@@ -206,7 +206,7 @@ def _accumulate(out: Tensor, r: Tensor, x: Tensor) -> None:
 
 
 def _weighted(p: Tensor, rows: Rows) -> Tensor:
-    """p [k, C, b] times the row weights."""
+    """P [k, C, b] times the row weights."""
     return p if rows.weight is None else p * rows.weight.to(p.dtype).view(len(p), 1, -1)
 
 

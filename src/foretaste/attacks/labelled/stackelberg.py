@@ -11,12 +11,12 @@ which takes a few follower steps and inverts H^2 by 16 steps of conjugate gradie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from foretaste.attacks.labelled.ascent import Better, Evaluation
 from foretaste.heads.fit import Optimum, minimise
 from foretaste.heads.objective import HeadObjective, Rows, logits
 from foretaste.heads.solve import Solution, solve
@@ -27,28 +27,11 @@ STALE = 20
 Leader = Literal["cross-entropy", "margin"]
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """The objective at one set of poisoned rows.
-
-    Attributes:
-        value: the leader's loss at the follower's optimum.
-        gradient: dL/dx float32 [m, d]; None when not asked for.
-        fit_residual: gradient norm of the follower over the one at W = 0.
-        solve_residual: relative residual of U.
-    """
-
-    value: float
-    gradient: Tensor | None
-    fit_residual: float
-    solve_residual: float
-
-
 class Stackelberg:
     """The objective over fixed clean rows; keeps the last W* and U as warm starts, so calls cost a few products each.
 
     Args:
-        clean: the victim's rows in standard units; never copied.
+        clean: the victim's rows in standard units, never copied; weighted where they stand for more rows.
         validation: the attacker's rows in the same units.
         classes: C.
         ridge: of the victim's head.
@@ -56,6 +39,8 @@ class Stackelberg:
         fit_tolerance: gradient norm at which the follower counts as solved, relative to W = 0.
         solve_tolerance: relative residual of U.
     """
+
+    better: ClassVar[Better] = "higher"
 
     def __init__(
         self,
@@ -92,7 +77,7 @@ class Stackelberg:
         value, slope = leader_loss(self.leader, self.validation, optimum.weight, self.classes)
         self._products = optimum.products
         if not gradient:
-            return Evaluation(value, None, optimum.gradient_ratio, 0.0)
+            return Evaluation(value, None, {"fit": optimum.gradient_ratio})
         self._solution = solution = solve(
             objective.curvature(optimum.weight),
             slope,
@@ -102,7 +87,7 @@ class Stackelberg:
         )
         self._products += solution.iterations
         pull = -poison_gradient(optimum.weight, solution.value, x, y) / objective.total
-        return Evaluation(value, pull, optimum.gradient_ratio, solution.residual)
+        return Evaluation(value, pull, {"fit": optimum.gradient_ratio, "solve": solution.residual})
 
     def steepest_labels(self, x: Tensor) -> Tensor:
         """The label of each row x [m, d] under which one more such row raises the leader's loss most (first order).

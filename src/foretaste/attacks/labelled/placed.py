@@ -1,0 +1,144 @@
+"""Fields and steps that every attack with a carrier shares: what it writes, inside which set, from which rows."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning
+from foretaste.attacks.labelled.ascent import Ascent, Better
+from foretaste.attacks.labelled.bases import spread, wrong_labels
+from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
+from foretaste.attacks.labelled.constraints import FeatureConstraint, feature_constraint
+from foretaste.errors import DataError, SpecError
+from foretaste.heads.objective import Rows
+from foretaste.heads.scaler import Scaler
+from foretaste.record import Ledger
+
+
+class PlacedAttack(LabelledAttack):
+    """A labelled-data attack that moves features or pixels. Subclasses add an objective and write `poison`."""
+
+    carrier: CarrierName = Field(default="features", description="what the attacker writes")
+    constraint: FeatureConstraint = Field(
+        default="box", description="carrier features: none, range of each clean feature, or ball round the centroid"
+    )
+    quantile: float = Field(default=0.95, gt=0, le=1, description="constraint ball: share of its class that it holds")
+    epsilon: float | None = Field(
+        default=None, ge=1, le=255, description="carrier pixels: L-inf ball round the base image, in 1/255"
+    )
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> Self:
+        """A constraint of the other carrier would be ignored: say so instead."""
+        if self.carrier == "features" and self.epsilon is not None:
+            raise ValueError("epsilon is a constraint of carrier pixels")
+        if self.carrier == "pixels" and self.constraint != "box":
+            raise ValueError("carrier pixels is always inside the box [0, 1]; epsilon makes it smaller")
+        return self
+
+    @property
+    def variant(self) -> str:
+        """Carrier and constraint, and every other field that is not at its default."""
+        limit: str = self.constraint
+        if self.carrier == "pixels":
+            limit = "[0, 1]" if self.epsilon is None else f"{self.epsilon:g}/255"
+        others = self.model_dump(exclude_defaults=True, exclude={"carrier", "constraint", "epsilon"})
+        return ", ".join([self.carrier, limit, *(f"{name} {value}" for name, value in others.items())])
+
+    def start(
+        self, known: Knowledge, rows: int, labels: Literal["random", "true"], random: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Base rows and first labels, int64 [m] each.
+
+        Raises:
+            DataError: the attacker's rows miss a class, or all of their features are the same.
+        """
+        require_usable(known)
+        base = spread(len(known.y), rows, random)
+        true = known.y[base]
+        return base, true if labels == "true" else wrong_labels(true, known.classes, random)
+
+    def carry(self, known: Knowledge, scaler: Scaler, base: Tensor) -> FeatureCarrier | PixelCarrier:
+        """The carrier, at the base rows.
+
+        Raises:
+            SpecError: carrier pixels without images and an encoder.
+        """
+        if self.carrier == "features":
+            allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
+            return FeatureCarrier(known.z[base], scaler, allowed)
+        if known.images is None or known.encoder is None:
+            raise SpecError(
+                f"{self.name} with carrier pixels: images and an encoder",
+                got="features from a file",
+                do="pass --data and --encoder, or --carrier features",
+            )
+        return PixelCarrier(known.images.pixels[base], known.encoder, scaler, self.epsilon, known.runtime)
+
+    def deliver(
+        self,
+        carrier: FeatureCarrier | PixelCarrier,
+        base: Tensor,
+        end: Ascent,
+        objective_name: str,
+        better: Better,
+        figures: dict[str, float] | None = None,
+    ) -> Poisoning:
+        """The poison with its ledger, from where the carrier's leaf ended."""
+        poison, pixels = carrier.deliver(end.y), self.carrier == "pixels"
+        ledger = Ledger(
+            changed=sorted(set(base.tolist())),
+            added=len(base),
+            objective=end.curve,
+            objective_name=objective_name,
+            better=better,
+            residuals=end.residuals,
+            figures=figures or {},
+            passes=carrier.passes,
+        )
+        return Poisoning(
+            y=end.y,
+            base=base,
+            ledger=ledger,
+            z=None if pixels else poison,
+            pixels=poison if pixels else None,
+            constraint="pixels" if pixels else self.constraint,
+            limits=self._limits(),
+        )
+
+    def _limits(self) -> dict[str, float]:
+        if self.carrier == "pixels":
+            return {} if self.epsilon is None else {"epsilon": float(int(self.epsilon))}
+        return {"quantile": self.quantile} if self.constraint == "ball" else {}
+
+
+def clean_rows(known: Knowledge, scaler: Scaler) -> Rows:
+    """The attacker's idea of the victim's rows in standard units; fewer of them stand for all of the victim's."""
+    x = scaler.apply(known.z)
+    if known.victim_rows in (None, len(known.y)):
+        return Rows(x, known.y)
+    return Rows(x, known.y, torch.full((len(x),), known.victim_rows / len(x)))
+
+
+def require_usable(known: Knowledge) -> None:
+    """What no attack on the head can work with is said before any work.
+
+    Raises:
+        DataError: a class has no row, or every feature is constant.
+    """
+    counts = torch.bincount(known.y, minlength=known.classes)
+    if bool((counts == 0).any()):
+        missing = (counts == 0).nonzero()[:, 0].tolist()
+        raise DataError(
+            f"attack: training rows of each of the {known.classes} classes",
+            got=f"none of class {', '.join(map(str, missing[:5]))}",
+            do="pass rows of every class",
+        )
+    if not bool((known.z.amax(0) > known.z.amin(0)).any()):
+        raise DataError(
+            "attack: features that differ between rows", got="zero variance in all of them", do="check the encoder"
+        )
