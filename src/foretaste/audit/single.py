@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, WeightAttack, poisoned_rows
-from foretaste.data import SplitSpec, load, split, whole
+from foretaste.data import SplitSpec, file_of, load, split, whole
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
@@ -54,7 +54,8 @@ def craft(method: LabelledAttack | WeightAttack, request: Request, out: Path, pr
     wanted = ".safetensors" if isinstance(method, WeightAttack) else ".npz"
     if out.suffix != wanted:
         raise SpecError(f"--out: a file that ends in {wanted}", got=repr(out.name), do="rename it")
-    sources = [request.features, request.validation, request.data, *(request.encoder or {}).values()]
+    data = None if request.data is None else file_of(request.data)[0]
+    sources = [request.features, request.validation, data, *(request.encoder or {}).values()]
     for source in sources:
         if isinstance(source, str | Path) and out.exists() and Path(source).exists() and out.samefile(source):
             raise SpecError(

@@ -25,6 +25,7 @@ def everything() -> str:
         "data (--data)": {
             **SOURCES,
             "FILE.npz": "x_train, y_train, x_test, y_test, or x, y",
+            "FILE.npz@A[:B]": "its rows of domain A (test rows: of domain B), by domains, domain_train, domain_test",
             "FOLDER": "FOLDER/class/*.png",
         },
         "encoders (--encoder)": dict(ARCHITECTURES),

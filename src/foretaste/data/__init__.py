@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from foretaste.data.base import Dataset
+from foretaste.data.domains import file_of, load_domains
 from foretaste.data.sources import SOURCES
 from foretaste.data.split import Split, SplitSpec, split, whole
 from foretaste.errors import DataError, SpecError
 
-__all__ = ["SOURCES", "Dataset", "Split", "SplitSpec", "load", "split", "whole"]
+__all__ = ["SOURCES", "Dataset", "Split", "SplitSpec", "file_of", "load", "split", "whole"]
 
 
 def load(source: str, *, data_dir: Path | None = None, download: bool = False) -> Dataset:
@@ -18,6 +19,7 @@ def load(source: str, *, data_dir: Path | None = None, download: bool = False) -
     Args:
         source: a name of `SOURCES`, else the path of an .npz file (see `npz.load_npz`), else of a folder of images
             (see `folders.load_folder`). A name wins over a folder of that name in the working folder: write `./name`.
+            `FILE.npz@photo` and `FILE.npz@photo:sketch` choose rows by domain (see `domains.load_domains`).
         data_dir: where the files of a standard data set lie, as torchvision lays them out.
         download: let torchvision fetch what is missing into `data_dir`; nothing else here uses the network.
 
@@ -32,7 +34,7 @@ def load(source: str, *, data_dir: Path | None = None, download: bool = False) -
 
 
 def _load(source: str, data_dir: Path | None, *, download: bool) -> Dataset:
-    path = Path(source).expanduser()
+    path, domains = file_of(source)
     if source == "digits":
         from foretaste.data.digits import load_digits
 
@@ -41,6 +43,8 @@ def _load(source: str, data_dir: Path | None, *, download: bool) -> Dataset:
         from foretaste.data.standard import load_standard
 
         return load_standard(source, data_dir, download=download)
+    if domains is not None:
+        return load_domains(path, domains)
     if path.suffix.lower() == ".npz":
         from foretaste.data.npz import load_npz
 

@@ -53,7 +53,7 @@ def load_npz(path: Path) -> Dataset:
         )
     arrays = read_arrays(path, [*wanted, "classes"] if "classes" in there else wanted)
     parts = [Part(str(path), arrays[x], arrays[y], x, y) for x, y in pairs]
-    names = _class_names(path, arrays["classes"]) if "classes" in arrays else None
+    names = class_names(path, arrays["classes"]) if "classes" in arrays else None
     return assemble(path.name, *parts, classes=names)
 
 
@@ -166,7 +166,12 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> NDArra
     return np.ndarray(shape, dtype, content.data, order="F" if column_major else "C")
 
 
-def _class_names(path: Path, values: NDArray[Any]) -> list[str]:
+def class_names(path: Path, values: NDArray[Any], key: str = "classes") -> list[str]:
+    """Names by index from an array of text or numbers [C].
+
+    Raises:
+        DataError: another dtype or shape, or fewer than two names.
+    """
     if values.ndim != 1 or values.dtype.kind not in "USiu" or len(values) < 2:
-        raise DataError(f"{path}: classes, a list of at least two names", got=f"{values.dtype} {list(values.shape)}")
+        raise DataError(f"{path}: {key}, a list of at least two names", got=f"{values.dtype} {list(values.shape)}")
     return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in values.tolist()]
