@@ -149,6 +149,10 @@ class Cheat(LabelledAttack):
         base = p.base - 1
         return {"base": base, "ledger": Ledger(changed=base.tolist(), added=len(p.y))}
 
+    def _a_base_that_it_does_not_know(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        base = p.base + len(known.y)
+        return {"base": base, "ledger": Ledger(changed=base.tolist(), added=len(p.y))}
+
     def _beyond_epsilon_by_one_level(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
         pixels = p.pixels.clone()
         value = int(pixels[0, 0, 0, 0])

@@ -72,6 +72,16 @@ class ProbeScores(Part):
     change: Estimate | None = Field(default=None, description="poisoned minus clean, paired over the test rows")
 
 
+class Dropped(Part):
+    """Shares of the training rows that a filter dropped before the head was fitted."""
+
+    reference: str = Field(
+        description="rows that its thresholds are from: the defender's clean ones, or the mixed ones"
+    )
+    clean: Estimate = Field(description="of the clean training rows: its false positives")
+    poison: Estimate | None = Field(default=None, description="of the poison: its true positives; None without poison")
+
+
 class TargetScores(Part):
     """What happened to the one chosen image (threat `weights`)."""
 
@@ -150,6 +160,7 @@ class TrialRecord(Part):
     encoder: EncoderEntry | None = Field(default=None, description="None when features come from a file")
     digests: dict[str, str] = Field(default={}, description="sha256 of clean features, poison, poisoned encoder")
     scores: dict[str, ProbeScores] = Field(default={}, description="by probe; the first is the headline")
+    dropped: dict[str, Dropped] = Field(default={}, description="by score, of those under a filter")
     target: TargetScores | None = None
     predictions: dict[str, str] = Field(default={}, description="test predictions by probe, see pack_labels")
     truth: str = Field(default="", description="test labels, see pack_labels")

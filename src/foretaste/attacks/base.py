@@ -77,7 +77,8 @@ class Poisoning:
         y: int64 [m], the labels that the poison carries.
         z: float32 [m, d] when the attacker writes features; None when images are added.
         pixels: uint8 [m, 3, H, W] when the attacker writes images; None when features are added.
-        base: int64 [m], the row of the training set that each poison started from.
+        base: int64 [m], the row of `Knowledge.z` (of the training set, where all of it is known) that each poison
+            started from.
         constraint: name of the constraint that the attack promises to keep; the referee checks it.
         limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255) or {"quantile": 0.95}.
         ledger: what the attack did.

@@ -20,9 +20,9 @@ SHOWN_POINTS = 400
 
 def gallery(pipeline: Pipeline, poisoning: Poisoning) -> list[Exhibit]:
     """The first poison images with their bases; empty where no pixel was changed."""
-    if poisoning.pixels is None or pipeline.images is None:
+    clean = pipeline.known.images  # bases are rows of what the attacker knows
+    if poisoning.pixels is None or clean is None:
         return []
-    clean = pipeline.images.train
     if torch.equal(poisoning.pixels, clean.pixels[poisoning.base]):
         return []
     shown = []

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from foretaste import probes as probe_table
 from foretaste.attacks.base import Knowledge
+from foretaste.audit.known import Known, know
 from foretaste.audit.parts import Note, embed_parts, feature_parts
+from foretaste.audit.retrain import Countered, countered_twin
 from foretaste.audit.spec import AuditSpec
 from foretaste.data import load, split
 from foretaste.data.split import Split
@@ -41,7 +43,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Loan:
-    """Copies of the victim's encoder and training images and of the attacker's images, for attacks to work on."""
+    """Copies for attacks to work on: the encoder and training images as the attacker knows them, and its own images."""
 
     encoder: Encoder
     train: Images
@@ -61,6 +63,8 @@ class Pipeline:
         probes: by their key in the record, the headline first.
         fitted: the probes fitted on the clean training rows.
         predictions: of the fitted probes on the test rows.
+        known: what the attacker of the labelled data knows of all this.
+        countered: the headline probe on the clean training rows after each countermeasure that changes them.
         seconds: spent on each stage.
         notes: what the record should say about the pipeline itself.
     """
@@ -73,6 +77,8 @@ class Pipeline:
     probes: dict[str, Probe]
     fitted: dict[str, FittedProbe]
     predictions: dict[str, Tensor]
+    known: Known
+    countered: dict[str, Countered] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -91,6 +97,13 @@ class Pipeline:
         """Key of the first probe."""
         return next(iter(self.probes))
 
+    def clean_twin(self, key: str) -> Tensor:
+        """Test predictions that a score is compared with: the same probe and countermeasure, without poison."""
+        if key in self.countered:
+            return self.countered[key].predictions
+        # A clip that leaves the clean rows as they are has the headline probe itself as its twin.
+        return self.predictions.get(key, self.predictions[self.headline])
+
     @property
     def classes(self) -> int:
         """C."""
@@ -100,8 +113,10 @@ class Pipeline:
     def loan(self) -> Loan:
         """What attacks work on. Trials share it, so that an attack can keep what it computed; see `recall`."""
         assert self.images is not None
-        assert self.encoder is not None
-        return Loan(copy.deepcopy(self.encoder), copy_of(self.images.train), copy_of(self.images.validation))
+        assert self.known.images is not None
+        assert self.known.encoder is not None
+        shown, own = copy_of(self.known.images), copy_of(self.images.validation)
+        return Loan(copy.deepcopy(self.known.encoder), shown, own)
 
     def recall(self) -> None:
         """Give the next trial a new loan: this one may have come back changed."""
@@ -109,10 +124,10 @@ class Pipeline:
 
     def knowledge(self) -> Knowledge:
         """What an attack on the labelled data is given: copies, so that no attack can change the victim's own."""
-        train, own = self.train, self.parts["validation"]
+        shown, own = self.known.rows, self.known.validation
         return Knowledge(
-            z=train.z.clone(),
-            y=train.y.clone(),
+            z=shown.z.clone(),
+            y=shown.y.clone(),
             validation_z=own.z.clone(),
             validation_y=own.y.clone(),
             classes=self.classes,
@@ -120,6 +135,7 @@ class Pipeline:
             runtime=self.runtime,
             images=None if self.images is None else self.loan.train,
             encoder=None if self.encoder is None else self.loan.encoder,
+            victim_rows=self.known.victim_rows,
         )
 
     def inputs(self) -> dict[str, str]:
@@ -127,7 +143,9 @@ class Pipeline:
         if self.images is None or self.encoder is None:
             return {name: part.digest for name, part in self.parts.items()}
         images = {name: getattr(self.images, name).digest for name in self.parts}
-        return {**images, "encoder": self.encoder.card.sha256}
+        own = self.known.encoder
+        surrogate = {"attacker encoder": own.card.sha256} if own is not None and self.known.surrogate else {}
+        return {**images, "encoder": self.encoder.card.sha256, **surrogate}
 
     def digests(self) -> dict[str, str]:
         """`inputs`, and the digests of the features that this machine made of them."""
@@ -188,7 +206,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
     probes = configured_probes(spec)
     seconds: dict[str, float] = {}
     notes: list[str] = []
-    images, encoder = None, None
+    images, encoder, cache = None, None, FeatureCache()
     start = perf_counter()
     if spec.features is not None:
         parts = feature_parts(spec)
@@ -202,10 +220,13 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         runtime = _resolve_precision(spec, encoder, images.train, runtime)
         spec = spec.model_copy(update={"precision": _name_of(runtime)})
         start = perf_counter()
-        cache = FeatureCache()
         parts = embed_parts(images, encoder, runtime, cache, note)
         seconds["embed"] = perf_counter() - start
-        notes += [cache.problem] if cache.problem else []
+    start = perf_counter()
+    known = know(spec.attacker, spec.split.seed, parts, images, encoder, runtime, cache, note)
+    if not spec.attacker.default:
+        seconds["attacker"] = perf_counter() - start
+    notes += [cache.problem] if cache.problem else []
     train, test = parts["train"], parts["test"]
     start = perf_counter()
     fitted = {}
@@ -213,8 +234,10 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         note("fit", index, len(probes))
         fitted[key] = probe.fit(train.z, train.y, len(train.classes), 0, runtime)
     predictions = {key: one.predict(test.z) for key, one in fitted.items()}
+    pipeline = Pipeline(spec, parts, images, encoder, runtime, probes, fitted, predictions, known, notes=tuple(notes))
+    twins = countered_twin(pipeline)
     seconds["fit"] = perf_counter() - start
-    return Pipeline(spec, parts, images, encoder, runtime, probes, fitted, predictions, seconds, tuple(notes))
+    return replace(pipeline, countered=twins, seconds=seconds)
 
 
 def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str, object]:

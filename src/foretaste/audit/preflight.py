@@ -57,7 +57,7 @@ def preflight(pipeline: Pipeline, yardsticks: dict[str, Estimate]) -> list[str]:
             f"{len(truth)} test rows cannot tell an accuracy change of less than about {visible:.1%} from none; "
             f"a change of {SMALLEST_CLAIM:.0%} needs about {round(len(truth) * (visible / SMALLEST_CLAIM) ** 2)}"
         )
-    missing = sorted(set(range(pipeline.classes)) - set(pipeline.parts["validation"].y.tolist()))
+    missing = sorted(set(range(pipeline.classes)) - set(pipeline.known.validation.y.tolist()))
     if missing:
         found.append(
             f"the attacker's validation rows lack the classes {missing}: attacks are weaker than they could be"

@@ -40,7 +40,7 @@ def judge_poisoning(
     """Budget, form, range, constraint and ledger of added rows, and that what the attack was given is as it was.
 
     Args:
-        pipeline: the victim's own rows and encoder.
+        pipeline: the victim's own rows and encoder, and in `known` what the attacker was to know of them.
         attack: the attack's entry in the record: what it was asked to keep, whatever its result claims.
         known: what it was given.
         poisoning: its result.
@@ -48,7 +48,9 @@ def judge_poisoning(
     """
     n, m = len(pipeline.train), len(poisoning.y)
     allowed = Check(name="budget", ok=0 < m <= budget * n * (1 + 1e-9), found=f"{m} rows of at most {budget:g} x {n}")
-    form = [_labels(poisoning.y, pipeline.classes), _rows(pipeline, poisoning, m), _ledger(poisoning, n, m)]
+    # The budget is the victim's; bases, ranges and balls are those of the rows that the attacker knows.
+    shown = len(pipeline.known.rows)
+    form = [_labels(poisoning.y, pipeline.classes), _rows(pipeline, poisoning, m), _ledger(poisoning, shown, m)]
     checks = [allowed, *form]
     if m and all(check.ok for check in form):  # what follows looks rows up by base and label
         checks += [_promise(attack, poisoning), _constraint(pipeline, poisoning)]
@@ -100,20 +102,22 @@ def _labels(y: Tensor, classes: int) -> Check:
 
 def _rows(pipeline: Pipeline, poisoning: Poisoning, m: int) -> Check:
     """One carrier only, of the victim's dtype and shape, finite."""
-    clean = {"features": pipeline.train.z}
+    # Features of another encoder than the victim's mean nothing to its head.
+    clean = {} if pipeline.known.surrogate else {"features": pipeline.train.z}
     if pipeline.images is not None:
         clean["pixels"] = pipeline.images.train.pixels
     given = {"features": poisoning.z, "pixels": poisoning.pixels}
     there = {name: rows for name, rows in given.items() if rows is not None}
-    ok = len(there) == 1 and all(
-        name in clean
-        and rows.dtype == clean[name].dtype
-        and rows.shape == (m, *clean[name].shape[1:])
-        and bool(torch.isfinite(rows).all())
-        for name, rows in there.items()
+    bad = [name for name, rows in there.items() if not bool(torch.isfinite(rows).all())]
+    ok = (
+        len(there) == 1
+        and not bad
+        and all(
+            name in clean and rows.dtype == clean[name].dtype and rows.shape == (m, *clean[name].shape[1:])
+            for name, rows in there.items()
+        )
     )
     found = ", ".join(f"{name} {rows.dtype} {list(rows.shape)}" for name, rows in there.items()) or "nothing"
-    bad = [name for name, rows in there.items() if not bool(torch.isfinite(rows).all())]
     return Check(name="rows", ok=ok, found=found + (", NaN or infinity" if bad else ""))
 
 
@@ -145,16 +149,17 @@ def _promise(attack: Mapping[str, Any], poisoning: Poisoning) -> Check:
 
 
 def _constraint(pipeline: Pipeline, poisoning: Poisoning) -> Check:
+    shown = pipeline.known
     if poisoning.pixels is not None:
-        assert pipeline.images is not None
-        return _pixels(pipeline.images.train.pixels, poisoning.pixels, poisoning)
+        assert shown.images is not None
+        return _pixels(shown.images.pixels, poisoning.pixels, poisoning)
     assert poisoning.z is not None
     if poisoning.constraint == "box":
-        low, high = pipeline.train.z.aminmax(dim=0)
+        low, high = shown.rows.z.aminmax(dim=0)
         beyond = float(torch.maximum(low - poisoning.z, poisoning.z - high).max())
         return Check(name="constraint box", ok=beyond <= 0, found=f"{beyond:.3g} beyond the clean range")
     if poisoning.constraint == "ball":
-        return _ball(pipeline.train, poisoning.z, poisoning)
+        return _ball(shown.rows, poisoning.z, poisoning)
     return Check(name="constraint none", ok=poisoning.constraint == "none", found="features anywhere")
 
 
@@ -187,11 +192,11 @@ def _ball(train: FeatureSet, poison: Tensor, poisoning: Poisoning) -> Check:
 
 
 def _given_back(pipeline: Pipeline, known: Knowledge) -> list[Check]:
-    own = pipeline.parts["validation"]
-    kept = digest_rows(known.z, known.y, pipeline.train.classes) == pipeline.train.digest
+    shown, own = pipeline.known, pipeline.known.validation
+    kept = digest_rows(known.z, known.y, shown.rows.classes) == shown.rows.digest
     kept = kept and digest_rows(known.validation_z, known.validation_y, own.classes) == own.digest
-    if pipeline.images is not None and known.images is not None:
-        kept = kept and _digest(known.images) == pipeline.images.train.digest
+    if shown.images is not None and known.images is not None:
+        kept = kept and _digest(known.images) == shown.images.digest
     checks = [_untouched("clean rows untouched", kept)]
     return checks if known.encoder is None else [*checks, *_same_encoder(pipeline, known.encoder)]
 
@@ -199,10 +204,11 @@ def _given_back(pipeline: Pipeline, known: Knowledge) -> list[Check]:
 def _same_encoder(pipeline: Pipeline, given: Encoder) -> list[Check]:
     """The copy that the attack had, with its modes, and the victim's own."""
     assert pipeline.encoder is not None
-    clean = pipeline.encoder.card.sha256
+    assert pipeline.known.encoder is not None
+    lent = pipeline.known.encoder.card.sha256
     frozen = not any(module.training for module in given.modules())
     frozen = frozen and not any(weight.requires_grad for weight in given.parameters())
-    same = given.sha256() == clean and pipeline.encoder.sha256() == clean
+    same = given.sha256() == lent and pipeline.encoder.sha256() == pipeline.encoder.card.sha256
     found = "same digest" if same else "digest changed"
     found += ", in eval mode" if frozen else ", in training mode or with weights that require gradients"
     return [Check(name="clean encoder untouched", ok=same and frozen, found=found)]

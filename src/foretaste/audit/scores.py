@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from foretaste.features.file import FeatureSet
 from foretaste.record import Estimate, ProbeScores
 from foretaste.statistics import paired_change, wilson
 
@@ -22,8 +21,3 @@ def compare(clean: Tensor, poisoned: Tensor, truth: Tensor) -> ProbeScores:
         poisoned=accuracy(poisoned, truth),
         change=paired_change((clean == truth).numpy(), (poisoned == truth).numpy()),
     )
-
-
-def clip_to_range(z: Tensor, clean: FeatureSet) -> Tensor:
-    """The countermeasure of the feature range: each feature of z [m, d] clipped to the range of the clean rows."""
-    return z.clamp(clean.z.amin(0), clean.z.amax(0))

@@ -8,6 +8,8 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from foretaste.audit.attacker import AttackerSpec
+from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasures
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
@@ -87,6 +89,10 @@ class AuditSpec(BaseModel):
     ridge: float = Field(
         default=1e-3, gt=0, description="L2 weight of the exact head, and of the head that attacks assume"
     )
+    attacker: AttackerSpec = Field(default=AttackerSpec(), description="what the attacker of the labelled data knows")
+    countermeasures: tuple[str, ...] = Field(
+        default=DEFAULT_COUNTERMEASURES, description="of the defender, each judged beside the headline"
+    )
     device: str = Field(default="auto", description="auto, cpu or cuda")
     precision: str = Field(
         default="auto", pattern="^(auto|float32|bfloat16|bfloat16-channels-last|float32-channels-last)$"
@@ -104,6 +110,8 @@ class AuditSpec(BaseModel):
                 items = values.get(key)
                 if isinstance(items, list | tuple):
                     values[key] = [MethodSpec.parse(item) if isinstance(item, str) else item for item in items]
+            if values.get("countermeasures") is not None:
+                values["countermeasures"] = chosen_countermeasures(values["countermeasures"])
             if isinstance(values.get("encoder"), str):
                 values["encoder"] = {"reference": values["encoder"]}
         return values
@@ -138,6 +146,10 @@ class AuditSpec(BaseModel):
             raise SpecError(
                 "features, or data with an encoder", got=f"features and {', '.join(both)}", do="pass one of them"
             )
+        if self.attacker.encoder is not None:
+            raise SpecError("attacker of features, without an encoder", got="an encoder of its own", do="drop it")
+        if "pixel-clipped" in self.countermeasures:
+            raise SpecError("countermeasures on features", got="pixel-clipped, which is of images", do="drop it")
         if self.split.limit is not None:
             raise SpecError(
                 "limit: rows of images", got=f"features and a limit of {self.split.limit}", do="save fewer features"
@@ -181,8 +193,13 @@ class AuditSpec(BaseModel):
 
     def base(self) -> dict[str, Any]:
         """What all trials of the audit share: their records may stand in one folder only if this is equal."""
-        grid = {"attacks", "budgets", "seeds", "targets", "download", "device", "data_dir"}
-        return {key: value for key, value in self._entries().items() if key not in grid}
+        left_out = {"attacks", "budgets", "seeds", "targets", "download", "device", "data_dir"}
+        # Younger than the first records: left out at their defaults, so that those trials keep their identities.
+        if self.attacker.default:
+            left_out.add("attacker")
+        if self.countermeasures == DEFAULT_COUNTERMEASURES:
+            left_out.add("countermeasures")
+        return {key: value for key, value in self._entries().items() if key not in left_out}
 
     def _entries(self) -> dict[str, Any]:
         """JSON types; without the keys of images where the audit starts from features."""

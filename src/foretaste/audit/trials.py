@@ -18,7 +18,8 @@ from foretaste.audit.exhibits import gallery, project
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings, controls, preflight
 from foretaste.audit.referee import judge_corruption, judge_poisoning, require
-from foretaste.audit.scores import accuracy, clip_to_range, compare
+from foretaste.audit.retrain import countered, mix, refit
+from foretaste.audit.scores import accuracy, compare
 from foretaste.audit.spec import TrialSpec
 from foretaste.errors import AttackError, ForetasteError
 from foretaste.features.embed import embed
@@ -100,16 +101,18 @@ def clean_trial(pipeline: Pipeline, trial: TrialSpec, command: str) -> TrialReco
     timer = Timer()
     with timer.stage("controls"):
         yardsticks = controls(pipeline)
-    truth = pipeline.test.y
+    truth, twin = pipeline.test.y, pipeline.countered
+    found = {**pipeline.predictions, **{key: one.predictions for key, one in twin.items()}}
     return record_of(pipeline, trial, "clean", "", command).model_copy(
         update={
             "status": "ok",
             "digests": pipeline.digests(),
-            "scores": {key: ProbeScores(clean=accuracy(found, truth)) for key, found in pipeline.predictions.items()},
-            "predictions": {key: pack_labels(found.numpy()) for key, found in pipeline.predictions.items()},
+            "scores": {key: ProbeScores(clean=accuracy(now, truth)) for key, now in found.items()},
+            "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
+            "dropped": {key: one.dropped for key, one in twin.items() if one.dropped},
             "truth": pack_labels(truth.numpy()),
             "controls": yardsticks,
-            "warnings": preflight(pipeline, yardsticks),
+            "warnings": [*preflight(pipeline, yardsticks), *(note for one in twin.values() for note in one.notes)],
             "seconds": {**{name: round(value, 4) for name, value in pipeline.seconds.items()}, **timer.seconds},
         }
     )
@@ -136,17 +139,17 @@ def labelled_trial(
         with stage("embed"):
             z = features_of(pipeline, poisoning)
         with stage("probes"):
-            found = _refit(pipeline, z, poisoning.y, trial.seed)
-            clipped, key = clip_to_range(z, pipeline.train), pipeline.headline
-            if not torch.equal(clipped, z):
-                found[f"{key}, clipped"] = _refit(pipeline, clipped, poisoning.y, trial.seed, only=key)[key]
-        twin = pipeline.predictions[pipeline.headline]
+            mixed = mix(pipeline, z, poisoning.y, poisoning.pixels)
+            found = refit(pipeline, mixed.z, mixed.y, trial.seed)
+            others = countered(pipeline, mixed, trial.seed)
+            found |= {key: one.predictions for key, one in others.items()}
         truth = pipeline.test.y
         return {
             "digests": {"poison": digest_tensors(_content(poisoning))},
-            "scores": {key: compare(pipeline.predictions.get(key, twin), now, truth) for key, now in found.items()},
+            "scores": {key: compare(pipeline.clean_twin(key), now, truth) for key, now in found.items()},
             "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
-            "warnings": attack_warnings(poisoning.ledger),
+            "dropped": {key: one.dropped for key, one in others.items() if one.dropped},
+            "warnings": [*attack_warnings(poisoning.ledger), *(note for one in others.values() for note in one.notes)],
             "exhibits": gallery(pipeline, poisoning),
             "projection": project(pipeline, z, poisoning.y),
         }
@@ -204,15 +207,6 @@ def features_of(pipeline: Pipeline, poisoning: Poisoning) -> Tensor:
         return poisoning.z
     assert pipeline.encoder is not None
     return embed(pipeline.encoder, poisoning.pixels, pipeline.runtime)
-
-
-def _refit(pipeline: Pipeline, z: Tensor, y: Tensor, seed: int, only: str | None = None) -> dict[str, Tensor]:
-    rows, labels = torch.cat([pipeline.train.z, z]), torch.cat([pipeline.train.y, y])
-    return {
-        key: probe.fit(rows, labels, pipeline.classes, seed, pipeline.runtime).predict(pipeline.test.z)
-        for key, probe in pipeline.probes.items()
-        if only in (None, key)
-    }
 
 
 def _content(poisoning: Poisoning) -> dict[str, Tensor]:

@@ -41,6 +41,22 @@ def audit(
         str | None, typer.Option(help="Victims as in --attacks, the first is the headline; default exact.")
     ] = None,
     ridge: Annotated[float | None, typer.Option(help="L2 weight of the exact head; default 0.001.")] = None,
+    attacker_rows: Annotated[
+        str | None,
+        typer.Option(help="Training rows that the attacker knows: full, subset (of each class) or surrogate (none)."),
+    ] = None,
+    attacker_share: Annotated[float | None, typer.Option(help="Share of --attacker-rows subset; default 0.1.")] = None,
+    attacker_encoder: Annotated[
+        str | None, typer.Option(help="The encoder that the attacker has; default the victim's.")
+    ] = None,
+    attacker_weights: Annotated[Path | None, typer.Option(help="Checkpoint for --attacker-encoder.")] = None,
+    countermeasures: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the defender, separated by commas, or none: clipped, pixel-clipped, norm-filtered, "
+            "centroid-filtered; default clipped."
+        ),
+    ] = None,
     split: common.SplitShares = None,
     split_seed: common.SplitSeed = None,
     limit: common.Limit = None,
@@ -71,6 +87,7 @@ def audit(
         "targets": targets,
         "probes": None if probes is None else [part for part in probes.split(",") if part],
         "ridge": ridge,
+        "countermeasures": None if countermeasures is None else [part for part in countermeasures.split(",") if part],
         "device": device,
         "precision": precision,
     }
@@ -80,6 +97,8 @@ def audit(
         values["encoder"] = chosen
     if shares := common.split_values(split, split_seed, limit):
         values["split"] = {**values.get("split", {}), **shares}
+    if known := common.attacker_values(attacker_rows, attacker_share, attacker_encoder, attacker_weights):
+        values["attacker"] = {**values.get("attacker", {}), **known}
     spec = AuditSpec.make(values, "audit" if file is None else str(file))
     if dry_run:
         _show_plan(spec)

@@ -74,6 +74,21 @@ def encoder_values(
     return said if reference is None else {"reference": reference, **said}
 
 
+def attacker_values(rows: str | None, share: float | None, encoder: str | None, weights: Path | None) -> dict[str, Any]:
+    """What was said about the attacker's knowledge, for `AttackerSpec`.
+
+    Raises:
+        SpecError: weights of an encoder without `--attacker-encoder`.
+    """
+    if encoder is None and weights is not None:
+        raise SpecError(
+            "--attacker-encoder: the encoder that the weights are of", got="--attacker-weights without it", do="pass it"
+        )
+    own = None if encoder is None else {"reference": encoder, **({"weights": weights} if weights is not None else {})}
+    values = {"rows": rows, "share": share, "encoder": own}
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def split_values(shares: str | None, seed: int | None, limit: int | None) -> dict[str, Any]:
     """What was said about the split, for `SplitSpec`."""
     values: dict[str, Any] = {"seed": seed, "limit": limit}

@@ -97,6 +97,25 @@ def divide(labels: Tensor, classes: tuple[str, ...], spec: SplitSpec, name: str,
     return {**{part: rest[rows] for part, rows in parts.items()}, "test": everything[chosen]}
 
 
+def stratified(labels: Tensor, classes: int, share: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:
+    """Rows in two parts: a share of every class, to within one row and one row at least, and the others.
+
+    Args:
+        labels: int64 [n].
+        classes: C.
+        share: in (0, 1].
+        seed: of the named stream.
+        stream: its name.
+
+    Returns:
+        Rows int64, ascending: those of the share, and the others.
+    """
+    import torch
+
+    chosen = torch.from_numpy(_spread(labels, classes, seed, stream) < share)
+    return chosen.nonzero()[:, 0], (~chosen).nonzero()[:, 0]
+
+
 def _parts(labels: Tensor, classes: tuple[str, ...], spec: SplitSpec, name: str) -> dict[str, Tensor]:
     """Rows of train, validation and clean among rows that are not test rows."""
     import torch

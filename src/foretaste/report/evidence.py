@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foretaste.report.naming import label
-from foretaste.report.numbers import budget
+from foretaste.report.numbers import budget, percent
 from foretaste.report.summary import Summary
 from foretaste.report.tables import NONE, Line, Table
 
@@ -58,6 +58,27 @@ def ledgers(summary: Summary) -> Table:
         ["attack", "budget", "objective", "residuals", "figures", "rows or tensors"],
         lines,
         5,
+    )
+
+
+def dropped(summary: Summary) -> Table:
+    """Shares of poisoned and of clean training rows that each filter dropped: means over seeds, clean twin first."""
+    groups = [("none (clean twin)", budget(0.0), [summary.clean])] if summary.clean else []
+    groups += [(row.name, budget(row.budget), list(row.trials)) for row in summary.rows]
+    lines = []
+    for name, share, trials in groups:
+        for key in dict.fromkeys(key for trial in trials for key in trial.dropped):
+            found = [trial.dropped[key] for trial in trials if key in trial.dropped]
+            poison = [one.poison.value for one in found if one.poison]
+            clean = percent(sum(one.clean.value for one in found) / len(found))
+            caught = percent(sum(poison) / len(poison)) if poison else NONE
+            lines.append(Line([name, share, key, found[0].reference, caught, clean]))
+    return Table(
+        "dropped",
+        "Training rows that each filter dropped before the head was fitted, in %: of the poison, and of the clean rows",
+        ["attack", "budget", "score", "thresholds from", "poison dropped", "clean dropped"],
+        lines,
+        4,
     )
 
 

@@ -59,6 +59,7 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             cost=tables.cost(summary),
             referee=evidence.referee(summary),
             ledgers=evidence.ledgers(summary),
+            dropped=evidence.dropped(summary),
             cards=evidence.cards(summary),
             class_name=lambda index: class_name(summary.data, index),
         )

@@ -26,6 +26,7 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
     parts += ["## Cost", *_table(tables.cost(summary)), "## Evidence"]
     for table in (
         tables.clean(summary),
+        evidence.dropped(summary),
         evidence.ledgers(summary),
         evidence.referee(summary),
         *evidence.cards(summary),

@@ -52,8 +52,9 @@ class Twins:
     def right(self, trial: TrialRecord, key: str) -> tuple[Bits, Bits] | None:
         """Bool [n] and [n]: rows that the clean and the poisoned pipeline get right; None if the record cannot say.
 
-        A score named `probe, something` is that probe after a countermeasure on the poison, so its clean twin is the
-        clean probe, provided that the trial says so too by giving the same clean accuracy.
+        A score named `probe, something` is that probe after a countermeasure. Its clean twin is the probe after the
+        same one, where the clean twin has that score; else the countermeasure left the clean rows as they were, and the
+        twin is the clean probe, provided that the trial says so too by giving the same clean accuracy.
         """
         twin = self.of(trial)
         if twin is None or twin.trial not in self._truth or key not in trial.predictions:

@@ -68,11 +68,31 @@ def _labelled(summary: Summary) -> list[Sentence]:
     if beside:
         others = "; ".join(f"{name} {accuracy(cell.poisoned)} %" for _, name, cell in beside)
         lines.append(Sentence(LABELLED, f"The other attacks at {budget(row.budget)} leave an accuracy of: {others}"))
+    if known := _knowledge(summary):
+        lines.append(Sentence(LABELLED, known))
     if elsewhere := "; ".join(f"{key} {accuracy(row.cells[key].poisoned)} %" for key in list(row.cells)[1:]):
         lines.append(
             Sentence(LABELLED, f"The poison of {row.name} at {budget(row.budget)}, judged otherwise: {elsewhere}")
         )
     return lines
+
+
+def _knowledge(summary: Summary) -> str:
+    """What the attacker knew, where it was less than everything; records of older audits do not say, and mean that."""
+    base = next((trial.spec.get("base") for trial in summary.records if trial.threat == "labelled"), None)
+    attacker = base.get("attacker") if isinstance(base, dict) else None
+    if not isinstance(attacker, dict):
+        return ""
+    share, encoder = attacker.get("share"), attacker.get("encoder")
+    claim = {
+        "full": "The attacker knows all of the training rows",
+        "subset": f"The attacker knows {budget(share if isinstance(share, float) else None)} of the training rows",
+        "surrogate": "The attacker knows none of the training rows and works on others of the same kind",
+    }.get(str(attacker.get("rows")), "")
+    if isinstance(encoder, dict):
+        weights = f" with {encoder['weights']}" if encoder.get("weights") else ""
+        claim += f", and not the encoder: it works on {encoder.get('reference')}{weights}"
+    return claim
 
 
 def _cost(row: Row, cell: Cell) -> Sentence:

@@ -10,6 +10,7 @@ import numpy as np
 
 from foretaste import attacks as table
 from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows
+from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.spec import AuditSpec, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
@@ -50,7 +51,8 @@ def configured(spec: AuditSpec) -> list[LabelledAttack | WeightAttack]:
     """The attacks of an audit, checked before any work.
 
     Raises:
-        SpecError: an unknown attack or field; an attack twice; an attack that needs an encoder where there is none.
+        SpecError: an unknown attack or field; an attack twice; an attack that needs an encoder where there is none, or
+            that cannot work with what the attacker knows.
     """
     found = [table.configure(method.name, method.fields) for method in spec.attacks]
     entries = [str(attack.entry()) for attack in found]
@@ -65,7 +67,27 @@ def configured(spec: AuditSpec) -> list[LabelledAttack | WeightAttack]:
                     got=" ".join(filter(None, [attack.name, attack.variant])),
                     do="pass --data and --encoder, or drop that attack",
                 )
+    for attack in found:
+        _fits(attack, spec.attacker)
     return found
+
+
+def _fits(attack: LabelledAttack | WeightAttack, attacker: AttackerSpec) -> None:
+    """What an attacker knows of the labelled data is nothing to an attack on weights; what it writes must be usable."""
+    named = " ".join(filter(None, [attack.name, attack.variant]))
+    if isinstance(attack, WeightAttack) and not attacker.default:
+        raise SpecError(
+            "attacks on the labelled data, since `attacker` says what is known of them",
+            got=f"{named}, which edits the encoder",
+            do="drop that attack, or audit it in a folder of its own",
+        )
+    # An attack without the field writes images wherever it is given some, as label-flip does; the referee sees to it.
+    if attacker.encoder is not None and getattr(attack, "carrier", "pixels") == "features":
+        raise SpecError(
+            "attacks that deliver images, since the attacker's encoder is not the victim's",
+            got=f"{named}, which writes features of an encoder that the victim does not use",
+            do="pass for instance exact:carrier=pixels",
+        )
 
 
 def plan(pipeline: Pipeline) -> list[Trial]:

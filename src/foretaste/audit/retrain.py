@@ -1,0 +1,132 @@
+"""The victim's head on the mixed rows, with and without countermeasures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from foretaste.audit.countermeasures import CLIPS, FILTERS, spare_classes
+from foretaste.features.embed import embed
+from foretaste.record import Dropped
+from foretaste.statistics import wilson
+
+if TYPE_CHECKING:
+    from foretaste.audit.pipeline import Pipeline
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """What the victim trains on.
+
+    Attributes:
+        z: float32 [n + m, d], clean training rows first.
+        y: int64 [n + m].
+        poison: bool [n + m]; only what is counted afterwards looks at it, no filter does.
+        pixels: uint8 [n + m, 3, H, W], where the poison is images and a countermeasure asks for them.
+    """
+
+    z: Tensor
+    y: Tensor
+    poison: Tensor
+    pixels: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Countered:
+    """The headline probe after one countermeasure.
+
+    Attributes:
+        predictions: on the test rows, int64 [k].
+        dropped: shares of the rows that a filter dropped; None for a clip.
+        notes: warnings for the record.
+    """
+
+    predictions: Tensor
+    dropped: Dropped | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def mix(pipeline: Pipeline, z: Tensor, y: Tensor, pixels: Tensor | None) -> Mixed:
+    """The clean training rows with poison added: features z [m, d], labels y [m], and the images if it is images."""
+    train = pipeline.train
+    if pixels is not None and pipeline.images is not None and "pixel-clipped" in pipeline.spec.countermeasures:
+        pixels = torch.cat([pipeline.images.train.pixels, pixels])
+    else:
+        pixels = None
+    poison = torch.arange(len(train) + len(y)) >= len(train)
+    return Mixed(torch.cat([train.z, z]), torch.cat([train.y, y]), poison, pixels)
+
+
+def refit(pipeline: Pipeline, z: Tensor, y: Tensor, seed: int, only: str | None = None) -> dict[str, Tensor]:
+    """Test predictions int64 [k] of every probe (or only one) fitted on rows z [n, d] with labels y [n]."""
+    return {
+        key: probe.fit(z, y, pipeline.classes, seed, pipeline.runtime).predict(pipeline.test.z)
+        for key, probe in pipeline.probes.items()
+        if only in (None, key)
+    }
+
+
+def countered(pipeline: Pipeline, mixed: Mixed, seed: int) -> dict[str, Countered]:
+    """The headline probe after each countermeasure of the audit, by score key (`exact, clipped`).
+
+    A clip that changes nothing gives no score: it would be the headline's own. A filter always gives one, since what it
+    drops of the clean rows is its price.
+    """
+    found = {}
+    for name in pipeline.spec.countermeasures:
+        key = pipeline.headline
+        if name in FILTERS:
+            result = _filtered(pipeline, name, mixed, seed)
+        else:
+            z = _clipped(pipeline, mixed) if name == "clipped" else _clipped_images(pipeline, mixed)
+            if z is None or torch.equal(z, mixed.z):
+                continue
+            result = Countered(refit(pipeline, z, mixed.y, seed, only=key)[key])
+        found[f"{key}, {name}"] = result
+    return found
+
+
+def countered_twin(pipeline: Pipeline) -> dict[str, Countered]:
+    """The same on the clean training rows: what each countermeasure costs where there is no poison."""
+    images = pipeline.images
+    no_rows, no_labels = pipeline.train.z[:0], pipeline.train.y[:0]
+    return countered(pipeline, mix(pipeline, no_rows, no_labels, images.train.pixels[:0] if images else None), seed=0)
+
+
+def _clipped(pipeline: Pipeline, mixed: Mixed) -> Tensor:
+    # The range is that of the clean training rows themselves (the data range of the paper): clipping leaves them as
+    # they are. A defender who does not know which rows are clean can only come near it.
+    z = mixed.z.clone()
+    z[mixed.poison] = CLIPS["clipped"](z[mixed.poison], pipeline.train.z)
+    return z
+
+
+def _clipped_images(pipeline: Pipeline, mixed: Mixed) -> Tensor | None:
+    """Features after the channels are clipped; only images that this changes are embedded again."""
+    if mixed.pixels is None or pipeline.images is None or pipeline.encoder is None:
+        return None
+    own = pipeline.images.clean.pixels
+    pixels = CLIPS["pixel-clipped"](mixed.pixels, own if len(own) else mixed.pixels)
+    changed = (pixels != mixed.pixels).flatten(1).any(1)
+    z = mixed.z.clone()
+    if bool(changed.any()):
+        z[changed] = embed(pipeline.encoder, pixels[changed], pipeline.runtime)
+    return z
+
+
+def _filtered(pipeline: Pipeline, name: str, mixed: Mixed, seed: int) -> Countered:
+    own = pipeline.parts.get("clean")
+    reference_z, reference_y = (mixed.z, mixed.y) if own is None else (own.z, own.y)
+    kept, spared = spare_classes(FILTERS[name](mixed.z, mixed.y, reference_z, reference_y), mixed.y)
+    notes = [f"{name}: every row of class {label} would have been dropped; they were kept" for label in spared]
+    poison, lost = mixed.poison, ~kept
+    dropped = Dropped(
+        reference="mixed training rows" if own is None else "defender's clean rows",
+        clean=wilson(int((lost & ~poison).sum()), int((~poison).sum())),
+        poison=wilson(int((lost & poison).sum()), int(poison.sum())) if bool(poison.any()) else None,
+    )
+    key = pipeline.headline
+    return Countered(refit(pipeline, mixed.z[kept], mixed.y[kept], seed, only=key)[key], dropped, notes)
