@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from foretaste.audit.attacker import AttackerSpec
@@ -38,6 +40,15 @@ class Known:
     encoder: Encoder | None = None
     victim_rows: int | None = None
     surrogate: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Loan:
+    """Copies for attacks to work on: the encoder and training images as the attacker knows them, and its own images."""
+
+    encoder: Encoder
+    train: Images
+    validation: Images
 
 
 def know(
@@ -97,6 +108,17 @@ def know(
         for part in (shown, own_images)
     )
     return Known(train, own, shown, surrogate, victim_rows, surrogate=True)
+
+
+def lend(known: Known, validation: Images) -> Loan:
+    """Copies of what the attacker knows and of its own images: no attack reaches what the referee compares with."""
+    assert known.images is not None
+    assert known.encoder is not None
+    return Loan(copy.deepcopy(known.encoder), _copy(known.images), _copy(validation))
+
+
+def _copy(images: Images) -> Images:
+    return images.take(torch.arange(len(images)))
 
 
 def _take(rows: FeatureSet, images: Images | None, chosen: Tensor) -> tuple[FeatureSet, Images | None]:

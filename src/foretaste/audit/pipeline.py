@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from foretaste import probes as probe_table
 from foretaste.attacks.base import Knowledge
-from foretaste.audit.known import Known, know
+from foretaste.audit.known import Known, Loan, know, lend
 from foretaste.audit.parts import Note, embed_parts, feature_parts
 from foretaste.audit.retrain import Countered, countered_twin
 from foretaste.audit.spec import AuditSpec
@@ -39,15 +38,6 @@ PRECISIONS = {
 
 def silent(stage: str, done: int, total: int) -> None:
     """The default: say nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Loan:
-    """Copies for attacks to work on: the encoder and training images as the attacker knows them, and its own images."""
-
-    encoder: Encoder
-    train: Images
-    validation: Images
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +103,7 @@ class Pipeline:
     def loan(self) -> Loan:
         """What attacks work on. Trials share it, so that an attack can keep what it computed; see `recall`."""
         assert self.images is not None
-        assert self.known.images is not None
-        assert self.known.encoder is not None
-        shown, own = copy_of(self.known.images), copy_of(self.images.validation)
-        return Loan(copy.deepcopy(self.known.encoder), shown, own)
+        return lend(self.known, self.images.validation)
 
     def recall(self) -> None:
         """Give the next trial a new loan: this one may have come back changed."""
@@ -177,11 +164,6 @@ class Pipeline:
             licence=card.licence,
             dropped_keys=list(card.dropped_keys),
         )
-
-
-def copy_of(images: Images) -> Images:
-    """The same rows in memory of their own."""
-    return images.take(torch.arange(len(images)))
 
 
 def configured_probes(spec: AuditSpec) -> dict[str, Probe]:

@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from foretaste.attacks import ATTACKS
+from foretaste.audit.options import COUNTERMEASURES
 from foretaste.data.sources import SOURCES
 from foretaste.encoders import ARCHITECTURES
 from foretaste.errors import SpecError
@@ -28,6 +29,7 @@ def everything() -> str:
             "FILE.npz@A[:B]": "its rows of domain A (test rows: of domain B), by domains, domain_train, domain_test",
             "FOLDER": "FOLDER/class/*.png",
         },
+        "countermeasures (--countermeasures)": dict(COUNTERMEASURES),
         "encoders (--encoder)": dict(ARCHITECTURES),
         "pre-training (foretaste pretrain --method)": {name: line for name, (_, line) in METHODS.items()},
     }

@@ -164,5 +164,6 @@ def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
         else:
             rows = poisoned_rows(trial.spec.budget or 0, len(pipeline.train))
             moved, fits = trial.attack.planned(rows)
-            total += (3 * moved + rows) * per_image + (fits + 2) * per_fit
+            judged = 1 + len(pipeline.spec.countermeasures)
+            total += (3 * moved + rows) * per_image + (fits + judged) * per_fit
     return total
