@@ -173,7 +173,6 @@ def test_filters_score_like_scikit_learn_on_the_rows_that_the_naive_filter_keeps
                 assert lost.poison is None
             else:
                 assert (lost.poison.value, lost.poison.n) == ((~kept[90:]).mean(), 27)
-        assert record.scores[key].clean == clean.scores[key].clean
         before, after = (unpack_labels(one.predictions[key]) == test["y"] for one in (clean, record))
         assert record.scores[key].change.value == pytest.approx(after.mean() - before.mean())
 
@@ -190,6 +189,22 @@ def test_thresholds_come_from_the_defenders_own_rows_where_there_are_some(world:
         assert lost.reference == "defender's clean rows"
         assert lost.poison.value == 1
         assert lost.clean.value == (~expected).mean()
+
+
+def test_each_score_stands_beside_the_clean_twin_under_the_same_countermeasure(world: Path, tmp_path: Path) -> None:
+    """The defender's 12 rows make narrow thresholds: the clean head loses rows, and so other predictions."""
+    spec = image_audit(world, attacks=["label-flip"], countermeasures=["norm-filtered", "centroid-filtered"])
+    clean, record = audit(spec, tmp_path).records
+    truth = unpack_labels(clean.truth)
+    headline = unpack_labels(clean.predictions["exact"])
+    others = [key for key in record.scores if (unpack_labels(clean.predictions[key]) != headline).any()]
+    assert others
+    for key in others:
+        before, after = (unpack_labels(one.predictions[key]) == truth for one in (clean, record))
+        assert clean.scores[key].clean.value == record.scores[key].clean.value == before.mean()
+        assert record.scores[key].change.value == pytest.approx(after.mean() - before.mean())
+        assert clean.dropped[key].clean.value > 0
+    assert any(clean.scores[key].clean != clean.scores["exact"].clean for key in others)
 
 
 def test_filters_do_not_see_which_rows_are_poison(world: Path) -> None:
