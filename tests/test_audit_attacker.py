@@ -157,6 +157,16 @@ def test_at_the_edge_of_the_known_box_it_is_inside(world: Path, tmp_path: Path) 
     assert record.ledger.added == 9  # floor(0.1 * 90), of the victim's rows and not of the 30 that are known
 
 
+@pytest.mark.parametrize("attacker", [SUBSET, SURROGATE], ids=lambda attacker: attacker["rows"])
+def test_the_ball_is_that_of_the_known_rows(attacker: dict[str, Any], world: Path, tmp_path: Path) -> None:
+    """One side of its edge or the other decides, though the victim's ball ends elsewhere."""
+    cheat = {"constraint": "ball"}
+    inside = judged(world, tmp_path / "a", {**cheat, "how": "inside the ball by a hair"}, attacker)
+    assert inside.status == "ok", inside.error
+    outside = judged(world, tmp_path / "b", {**cheat, "how": "outside the ball by little"}, attacker)
+    assert refused(outside) == ["constraint ball"]
+
+
 @pytest.mark.parametrize(
     ("cheat", "images", "check"),
     [
