@@ -132,7 +132,8 @@ def _promise(attack: Mapping[str, Any], poisoning: Poisoning) -> Check:
     """The result names the constraint that the attack was configured with: a wider one would be easy to keep."""
     limits = poisoning.limits or {}
     carrier = "features" if poisoning.pixels is None else "pixels"
-    ok = attack.get("carrier", carrier) == carrier
+    written = {"generator": "pixels"}.get(attack.get("carrier", carrier), attack.get("carrier", carrier))
+    ok = written == carrier
     if carrier == "pixels":
         asked = attack.get("epsilon")
         ok = ok and poisoning.constraint == "pixels" and (asked is None or limits.get("epsilon", 256) <= asked)

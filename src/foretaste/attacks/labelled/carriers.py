@@ -23,7 +23,11 @@ class Carrier(Protocol):
     """A leaf tensor that an optimiser moves, and the features that come of it."""
 
     leaf: Tensor
-    passes: int
+
+    @property
+    def passes(self) -> int:
+        """Images sent through the encoder so far."""
+        ...
 
     def features(self) -> Tensor:
         """Features of the m poisons in standard units, float32 [m, d]."""
@@ -35,6 +39,10 @@ class Carrier(Protocol):
 
     def project(self, y: Tensor) -> None:
         """Bring the leaf back into its constraint set."""
+        ...
+
+    def deliver(self, y: Tensor) -> Tensor:
+        """The poison as the attacker hands it over: features float32 [m, d] or images uint8 [m, 3, H, W]."""
         ...
 
 

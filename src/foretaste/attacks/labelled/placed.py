@@ -11,7 +11,7 @@ from torch import Tensor
 from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning
 from foretaste.attacks.labelled.ascent import Ascent, Better
 from foretaste.attacks.labelled.bases import spread, wrong_labels
-from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
+from foretaste.attacks.labelled.carriers import Carrier, CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import FeatureConstraint, feature_constraint
 from foretaste.errors import DataError, SpecError
 from foretaste.heads.objective import Rows
@@ -36,15 +36,15 @@ class PlacedAttack(LabelledAttack):
         """A constraint of the other carrier would be ignored: say so instead."""
         if self.carrier == "features" and self.epsilon is not None:
             raise ValueError("epsilon is a constraint of carrier pixels")
-        if self.carrier == "pixels" and self.constraint != "box":
-            raise ValueError("carrier pixels is always inside the box [0, 1]; epsilon makes it smaller")
+        if self.carrier != "features" and self.constraint != "box":
+            raise ValueError(f"carrier {self.carrier} is always inside the box [0, 1]; epsilon makes it smaller")
         return self
 
     @property
     def variant(self) -> str:
         """Carrier and constraint, and every other field that is not at its default."""
         limit: str = self.constraint
-        if self.carrier == "pixels":
+        if self.carrier != "features":
             limit = "[0, 1]" if self.epsilon is None else f"{self.epsilon:g}/255"
         others = self.model_dump(exclude_defaults=True, exclude={"carrier", "constraint", "epsilon"})
         return ", ".join([self.carrier, limit, *(f"{name} {value}" for name, value in others.items())])
@@ -62,7 +62,7 @@ class PlacedAttack(LabelledAttack):
         true = known.y[base]
         return base, true if labels == "true" else wrong_labels(true, known.classes, random)
 
-    def carry(self, known: Knowledge, scaler: Scaler, base: Tensor) -> FeatureCarrier | PixelCarrier:
+    def carry(self, known: Knowledge, scaler: Scaler, base: Tensor) -> Carrier:
         """The carrier, at the base rows.
 
         Raises:
@@ -73,7 +73,7 @@ class PlacedAttack(LabelledAttack):
             return FeatureCarrier(known.z[base], scaler, allowed)
         if known.images is None or known.encoder is None:
             raise SpecError(
-                f"{self.name} with carrier pixels: images and an encoder",
+                f"{self.name} with carrier {self.carrier}: images and an encoder",
                 got="features from a file",
                 do="pass --data and --encoder, or --carrier features",
             )
@@ -81,7 +81,7 @@ class PlacedAttack(LabelledAttack):
 
     def deliver(
         self,
-        carrier: FeatureCarrier | PixelCarrier,
+        carrier: Carrier,
         base: Tensor,
         end: Ascent,
         objective_name: str,
@@ -89,7 +89,7 @@ class PlacedAttack(LabelledAttack):
         figures: dict[str, float] | None = None,
     ) -> Poisoning:
         """The poison with its ledger, from where the carrier's leaf ended."""
-        poison, pixels = carrier.deliver(end.y), self.carrier == "pixels"
+        poison, pixels = carrier.deliver(end.y), self.carrier != "features"
         ledger = Ledger(
             changed=sorted(set(base.tolist())),
             added=len(base),
@@ -111,7 +111,7 @@ class PlacedAttack(LabelledAttack):
         )
 
     def _limits(self) -> dict[str, float]:
-        if self.carrier == "pixels":
+        if self.carrier != "features":
             return {} if self.epsilon is None else {"epsilon": float(int(self.epsilon))}
         return {"quantile": self.quantile} if self.constraint == "ball" else {}
 
