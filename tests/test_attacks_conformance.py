@@ -42,7 +42,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"steps": 4, "radius": 0.5, "carrier": "pixels", "epsilon": 8},
     ],
     "tgda": [
-        {"steps": 4, "labels": "random"},
+        {"steps": 25, "labels": "random", "rate": 0.3},
         {"steps": 4, "carrier": "pixels", "rate": 0.02, "labels": "random"},
         {"steps": 4, "carrier": "generator", "epsilon": 16},
     ],

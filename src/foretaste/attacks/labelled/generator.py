@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import interpolate
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils import parameters_to_vector, skip_init
 
 from foretaste.attacks.labelled.carriers import PixelCarrier
 
@@ -25,8 +25,8 @@ class Autoencoder(nn.Module):
 
     def __init__(self, random: torch.Generator) -> None:
         super().__init__()
-        down = [nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(WIDTHS)]
-        up = [nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in pairwise(WIDTHS)][::-1]
+        down = [skip_init(nn.Conv2d, a, b, 4, 2, 1) for a, b in pairwise(WIDTHS)]
+        up = [skip_init(nn.ConvTranspose2d, b, a, 4, 2, 1) for a, b in pairwise(WIDTHS)][::-1]
         layers: list[nn.Module] = []
         for layer in (*down, *up):
             layers += [layer, nn.ReLU()]
