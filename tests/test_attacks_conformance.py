@@ -34,6 +34,8 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"steps": 4, "constraint": "ball", "labels": "chosen"},
         {"steps": 4, "carrier": "pixels"},
         {"steps": 4, "carrier": "pixels", "epsilon": 8},
+        {"steps": 4, "carrier": "pixels", "inversion": "matching", "bases": 2, "inversion_steps": 4},
+        {"steps": 4, "carrier": "pixels", "inversion": "decoder", "constraint": "none", "inversion_steps": 5},
     ],
     "pacl": [{"steps": 10, "batch": 32}],
 }

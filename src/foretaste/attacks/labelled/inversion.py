@@ -18,7 +18,7 @@ from foretaste.runtime import Runtime
 DIGITS = 4
 """Significant digits of a number per row."""
 LEAST_GAP = 1e-3
-"""Standard units per feature: a goal that is no further than this from its base has no relative distance to speak of."""
+"""Standard units per feature: the relative distance to a goal nearer to its base than this is taken to this."""
 
 
 @dataclass(frozen=True, eq=False)
