@@ -27,6 +27,11 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.labelled.gradient_canceling:GradientCanceling",
         "poison that cancels the gradient at a target head (GradPC's), which retraining then finds",
     ),
+    "feature-targeted": (
+        "labelled",
+        "foretaste.attacks.labelled.feature_targeted:FeatureTargeted",
+        "target head, gradient canceling on features, then images for them by matching or by a decoder",
+    ),
     "tgda": (
         "labelled",
         "foretaste.attacks.labelled.tgda:TGDA",

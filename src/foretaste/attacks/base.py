@@ -25,6 +25,11 @@ def quiet(done: int, total: int) -> None:
     """The default progress: say nothing."""
 
 
+def part(progress: Progress, first: float, last: float) -> Progress:
+    """A stage of longer work, as a progress of its own: it fills the share from `first` to `last`, in thousandths."""
+    return lambda done, total: progress(round(1000 * (first + (last - first) * done / max(total, 1))), 1000)
+
+
 def poisoned_rows(budget: float, n: int) -> int:
     """floor(budget * n) in exact arithmetic: 0.29 of 100 rows is 29, not the 28 that binary floats give.
 

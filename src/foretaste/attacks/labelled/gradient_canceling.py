@@ -13,7 +13,8 @@ from foretaste.attacks.labelled.canceling import Canceling
 from foretaste.attacks.labelled.carriers import FeatureCarrier
 from foretaste.attacks.labelled.constraints import feature_constraint
 from foretaste.attacks.labelled.exact import Exact
-from foretaste.attacks.labelled.placed import PlacedAttack, clean_rows
+from foretaste.attacks.labelled.inverted import InvertibleAttack
+from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.stackelberg import leader_loss
 from foretaste.attacks.labelled.target_heads import TargetHead, grad_pc, measured, reachable_head
 from foretaste.heads.fit import minimise
@@ -26,7 +27,7 @@ SLACKS = (1, 4, 16, 64)
 """Budgets that tau may be. Beyond 1 the head cannot be installed, but on the way there a lot of harm may be done."""
 
 
-class GradientCanceling(PlacedAttack):
+class GradientCanceling(InvertibleAttack):
     """Gradient canceling (Lu, Kamath, Yu, ICML 2023, arXiv 2303.03592), its target head by GradPC.
 
     On features this is stage two of the feature-targeted attack (Lu, Yang, Kamath, Yu, SaTML 2024, arXiv 2402.12626).
@@ -52,7 +53,8 @@ class GradientCanceling(PlacedAttack):
 
     def planned(self, rows: int) -> tuple[int, float]:
         """One pass over the poison images a step; the search for the target costs about as much as 40 fits."""
-        return (self._steps * rows if self.carrier == "pixels" else 0), 40.0 if self.radius is None else 10.0
+        moved = self._steps * rows if self.moves == "pixels" else 0
+        return moved + self.planned_inversion(rows), 40.0 if self.radius is None else 10.0
 
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
         """Make the poison; see `LabelledAttack.poison`.
@@ -74,7 +76,7 @@ class GradientCanceling(PlacedAttack):
         carrier = self.carry(known, scaler, base)
         objective = Canceling(clean, target.weight, known.classes, known.ridge, rows)
         rate = self.rate or 0.1
-        end = ascend(self.name, carrier, objective, y, steps=self._steps, rate=rate, progress=progress)
+        end = ascend(self.name, carrier, objective, y, steps=self._steps, rate=rate, progress=self.optimising(progress))
         figures = {
             "tau": min(target.tau, 1e9),  # JSON has no infinity
             "budget reaches tau": float(target.tau <= budget),
@@ -82,11 +84,13 @@ class GradientCanceling(PlacedAttack):
             "residual": min(end.curve) ** 0.5,
         }
         told = "squared gradient at the target head, relative to that of the clean rows"
-        return self.deliver(carrier, base, end, told, objective.better, figures)
+        return self.deliver(
+            known, scaler, carrier, base, end, told, objective.better, figures=figures, progress=progress
+        )
 
     @property
     def _steps(self) -> int:
-        return self.steps or (60 if self.carrier == "pixels" else FEATURE_STEPS)
+        return self.steps or (60 if self.moves == "pixels" else FEATURE_STEPS)
 
     def _target(
         self, known: Knowledge, clean: HeadObjective, scaler: Scaler, base: Tensor, y: Tensor, seed: int
