@@ -35,6 +35,12 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"steps": 4, "carrier": "pixels"},
         {"steps": 4, "carrier": "pixels", "epsilon": 8},
     ],
+    "emn": [
+        {"rounds": 2, "steps": 3, "stop": 0},
+        {"rounds": 2, "steps": 3, "stop": 0, "noise": "class"},
+        {"rounds": 2, "steps": 3, "stop": 0, "carrier": "pixels"},
+        {"rounds": 2, "steps": 3, "stop": 0, "carrier": "pixels", "noise": "class", "epsilon": 4},
+    ],
     "pacl": [{"steps": 10, "batch": 32}],
 }
 CASES = [attacks.configure(name, fields) for name, settings in SMALL.items() for fields in settings]
@@ -61,7 +67,7 @@ def test_the_table_imports_nothing_heavy() -> None:
 
 
 def test_unknown_attack() -> None:
-    with pytest.raises(SpecError, match=r"attack: one of label-flip, exact, pacl.*'nonsense'"):
+    with pytest.raises(SpecError, match=r"attack: one of label-flip, exact, .*pacl.*'nonsense'"):
         attacks.find("nonsense")
 
 
@@ -122,7 +128,9 @@ class TestLabelled:
         carried = [rows for rows in (made.z, made.pixels) if rows is not None]
         assert len(carried) == 1 and len(carried[0]) == ROWS and not carried[0].requires_grad
         assert bool(torch.isfinite(carried[0].float()).all())
-        assert made.ledger.added == ROWS and made.ledger.changed == sorted(set(made.base.tolist()))
+        assert made.replaces == attack.replaces and made.ledger.changed == sorted(set(made.base.tolist()))
+        assert (made.ledger.added, made.ledger.replaced) == ((0, ROWS) if made.replaces else (ROWS, 0))
+        assert not made.replaces or (len(made.base.unique()) == ROWS and torch.equal(made.y, known.y[made.base]))
         assert made.constraint in {"none", "box", "ball", "pixels"}
         check_ledger(made.ledger)
 

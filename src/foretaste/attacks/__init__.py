@@ -22,6 +22,11 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.labelled.exact:Exact",
         "exact Stackelberg attack on the convex head, on features or on pixels through the encoder",
     ),
+    "emn": (
+        "labelled",
+        "foretaste.attacks.labelled.emn:EMN",
+        "error-minimising noise (unlearnable examples) on existing rows, labels kept: it replaces rows",
+    ),
     "pacl": (
         "weights",
         "foretaste.attacks.weights.pacl:PACL",
