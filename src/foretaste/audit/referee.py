@@ -128,14 +128,12 @@ def _rows(pipeline: Pipeline, poisoning: Poisoning, m: int) -> Check:
 def _ledger(poisoning: Poisoning, n: int, m: int) -> Check:
     base, ledger = poisoning.base, poisoning.ledger
     inside = base.dtype == torch.int64 and base.shape == (m,) and bool(((base >= 0) & (base < n)).all())
-    right, wrong, verb = (ledger.added, ledger.replaced, "added")
-    if poisoning.replaces:
-        right, wrong, verb = (ledger.replaced, ledger.added, "replaced")
+    verb = "replaced" if poisoning.replaces else "added"
+    told = getattr(ledger, verb)  # and none of the other kind
     return Check(
         name="ledger",
-        ok=inside and right == m and wrong == 0 and set(ledger.changed) == set(base.tolist()),
-        found=f"{right} rows declared, {m} {verb}, on {len(ledger.changed)} training rows"
-        + (f"; {wrong} declared as {'added' if poisoning.replaces else 'replaced'}" if wrong else "")
+        ok=inside and told == ledger.added + ledger.replaced == m and set(ledger.changed) == set(base.tolist()),
+        found=f"{told} rows declared, {m} {verb}, on {len(ledger.changed)} training rows"
         + ("" if inside else f"; base {base.dtype} {list(base.shape)} is not {m} of {n} rows"),
     )
 
@@ -203,7 +201,7 @@ def _near(train: FeatureSet, poison: Tensor, poisoning: Poisoning, box: Check) -
     scale, base = train.z.double().std(dim=0, unbiased=False), train.z[poisoning.base].double()
     away = (poison.double() - base).abs()
     inside = bool((away <= radius * scale * (1 + SLACK) + 1e-6 * base.abs()).all())  # float32 of a far mean is coarse
-    furthest = float((away / scale.clamp(min=1e-30))[:, scale > 1e-30].max()) if bool((scale > 1e-30).any()) else 0.0
+    furthest = float(torch.where(scale > 0, away / scale, 0.0).max())
     found = f"{box.found}; at most {furthest:.6f} standard deviations from the base, {radius:g} allowed"
     return Check(name="constraint box and L-inf ball", ok=box.ok and inside, found=found)
 

@@ -14,6 +14,7 @@ from foretaste.attacks.labelled.bases import spread
 from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import Box
 from foretaste.attacks.labelled.error_minimising import ErrorMinimising
+from foretaste.attacks.labelled.noise import SignNoise
 from foretaste.attacks.labelled.placed import require_usable
 from foretaste.errors import AttackError, BudgetError, DataError, SpecError
 from foretaste.heads.objective import Rows
@@ -156,7 +157,7 @@ class EMN(LabelledAttack):
         """Move the carrier's leaf, rounds of `steps`; the ledger of what that did, without the rows."""
         unit = 255.0 if self.carrier == "pixels" else 1.0
         reach, step = self._bound / unit, (self.step or self._bound / 10) / unit
-        noise = _Noise(carrier, y, reach, objective.classes if self.noise == "class" else None)
+        noise = SignNoise(carrier, y, reach, objective.classes if self.noise == "class" else None)
         curve, worst, errors = list[float](), 0.0, list[float]()
         total = self.rounds * self.steps
         for turn in range(self.rounds + 1):
@@ -192,45 +193,3 @@ class EMN(LabelledAttack):
             figures={"clean training error": errors[0], "training error": errors[-1], "rounds": len(curve) - 1.0},
             passes=carrier.passes,
         )
-
-
-class _Noise:
-    """Sign steps of a carrier's leaf, row by row, or the same for all rows of a class.
-
-    Args:
-        carrier: at the clean rows; its projection keeps the noise inside its bound.
-        y: int64 [m].
-        reach: bound of the noise in the leaf's unit.
-        classes: C for noise of the class; None for noise of the row.
-    """
-
-    def __init__(self, carrier: FeatureCarrier | PixelCarrier, y: Tensor, reach: float, classes: int | None) -> None:
-        self.carrier, self.y, self.reach = carrier, y, reach
-        self._clean = self._shared = self._counts = None
-        if classes is not None:
-            self._clean = carrier.leaf.clone()
-            self._shared = carrier.leaf.new_zeros(classes, *carrier.leaf.shape[1:])
-            shape = (-1, *[1] * (carrier.leaf.ndim - 1))
-            self._counts = torch.bincount(y, minlength=classes).clamp(min=1).view(shape)
-
-    def step(self, size: float) -> None:
-        """Against the sign of the leaf's gradient, so that the loss falls (equation 4)."""
-        gradient = self.carrier.leaf.grad
-        assert gradient is not None
-        if self._shared is None or self._counts is None:
-            self.carrier.leaf.sub_(gradient.sign(), alpha=size)
-            self.carrier.project(self.y)
-            return
-        mean = torch.zeros_like(self._shared).index_add_(0, self.y, gradient.sign()) / self._counts
-        self._shared.sub_(mean, alpha=size).clamp_(-self.reach, self.reach)
-        self._place(self._shared)
-
-    def settle(self, levels: float) -> None:
-        """Shared noise in whole grey levels, or rounding row by row would make it differ within a class."""
-        if self._shared is not None and levels > 1:
-            self._place((self._shared * levels).round() / levels)
-
-    def _place(self, shared: Tensor) -> None:
-        assert self._clean is not None
-        self.carrier.leaf.copy_(self._clean + shared[self.y])
-        self.carrier.project(self.y)
