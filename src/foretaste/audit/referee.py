@@ -128,8 +128,7 @@ def _rows(pipeline: Pipeline, poisoning: Poisoning, m: int) -> Check:
 def _ledger(poisoning: Poisoning, n: int, m: int) -> Check:
     base, ledger = poisoning.base, poisoning.ledger
     inside = base.dtype == torch.int64 and base.shape == (m,) and bool(((base >= 0) & (base < n)).all())
-    verb = "replaced" if poisoning.replaces else "added"
-    told = getattr(ledger, verb)  # and none of the other kind
+    told, verb = (ledger.replaced, "replaced") if poisoning.replaces else (ledger.added, "added")
     return Check(
         name="ledger",
         ok=inside and told == ledger.added + ledger.replaced == m and set(ledger.changed) == set(base.tolist()),
@@ -140,8 +139,7 @@ def _ledger(poisoning: Poisoning, n: int, m: int) -> Check:
 
 def _replacement(train: FeatureSet, poisoning: Poisoning) -> Check:
     """Each row once, or the victim would train on fewer rows than the budget counts; and with the label it had."""
-    distinct = len(poisoning.base.unique())
-    relabelled = int((train.y[poisoning.base] != poisoning.y).sum())
+    distinct, relabelled = len(poisoning.base.unique()), int((train.y[poisoning.base] != poisoning.y).sum())
     return Check(
         name="replacement",
         ok=distinct == len(poisoning.y) and relabelled == 0,

@@ -28,7 +28,7 @@ class SignNoise:
             self._counts = torch.bincount(y, minlength=classes).clamp(min=1).view(shape)
 
     def step(self, size: float) -> None:
-        """Against the sign of the leaf's gradient, so that the loss falls (Huang et al., ICLR 2021, equation 4)."""
+        """Against the sign of the leaf's gradient, so that the loss falls (Huang et al., ICLR 2021, section 3)."""
         gradient = self.carrier.leaf.grad
         assert gradient is not None
         if self._shared is None or self._counts is None:
