@@ -31,7 +31,7 @@ class EMN(LabelledAttack):
 
     Source: Huang, Ma, Erfani, Bailey, Wang, "Unlearnable Examples: Making Personal Data Unexploitable", ICLR 2021,
     section 3, and the authors' code (HanxunH/Unlearnable-Examples, perturbation.py): min over theta, min over
-    ||delta||_inf <= 8/255 of CE(f(x + delta), y). As there: rounds of fitting theta and then moving delta by sign steps;
+    ||delta||_inf <= 8/255 of CE(f(x + delta), y). As there, rounds of fitting theta and moving delta by sign steps;
     the noise starts at zero and persists from round to round.
 
     What differs, because the encoder is frozen and theta is the convex head alone:
