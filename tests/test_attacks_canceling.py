@@ -16,7 +16,7 @@ from foretaste.attacks.labelled.canceling import Canceling
 from foretaste.attacks.labelled.carriers import FeatureCarrier
 from foretaste.attacks.labelled.constraints import Everywhere
 from foretaste.attacks.labelled.gradient_canceling import GradientCanceling
-from foretaste.attacks.labelled.target_heads import grad_pc, reachable_head, threshold
+from foretaste.attacks.labelled.target_heads import grad_pc, reachable_heads, threshold
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
@@ -110,7 +110,7 @@ def _pull(t: float) -> float:
 def test_heads_beyond_the_threshold_cannot_be_installed() -> None:
     clean, objective, fitted = problem()
     budget = M / len(clean)
-    beyond = reachable_head(objective, fitted, 6 * budget)
+    beyond = reachable_heads(objective, fitted, [6 * budget])[0]
     assert threshold(objective, beyond.weight) > 5 * budget
     carrier = FeatureCarrier(clean.x[:M].clone(), Scaler(torch.zeros(D), torch.ones(D)), Everywhere())
     y = (clean.y[:M] + 1) % C

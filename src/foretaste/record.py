@@ -91,6 +91,7 @@ class Ledger(Part):
 
     changed: list[int] | list[str] = Field(description="rows of the training set the poison is based on, or tensors")
     added: int = Field(default=0, description="rows added to the training set")
+    replaced: int = Field(default=0, description="rows of the training set that the poison stands in the place of")
     objective: list[float] = Field(default=[], description="the attack's objective, one value per step")
     objective_name: str = ""
     better: Literal["higher", "lower"] = "higher"
@@ -145,7 +146,7 @@ class TrialRecord(Part):
     threat: Threat
     attack: str = Field(description="name of the attack; `none` for the clean twin")
     variant: str = Field(default="", description="what distinguishes this use of the attack, e.g. `features, box`")
-    budget: float | None = Field(default=None, description="added rows / clean training rows")
+    budget: float | None = Field(default=None, description="added or replaced rows / clean training rows")
     seed: int
     spec: dict[str, JsonValue] = Field(description="the resolved spec of this trial")
     command: str = Field(description="the command that runs this trial alone")

@@ -37,6 +37,11 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.labelled.tgda:TGDA",
         "total gradient descent ascent: a follower of few steps, poison by a generator, pixels or features",
     ),
+    "emn": (
+        "labelled",
+        "foretaste.attacks.labelled.emn:EMN",
+        "error-minimising noise (unlearnable examples) on existing rows, labels kept: it replaces rows",
+    ),
     "pacl": (
         "weights",
         "foretaste.attacks.weights.pacl:PACL",

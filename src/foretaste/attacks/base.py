@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -76,7 +77,7 @@ class Knowledge:
 
 @dataclass(frozen=True, eq=False)
 class Poisoning:
-    """Rows to add to the head's training data.
+    """Rows to add to the head's training data, or to put in the place of some of it.
 
     Attributes:
         y: int64 [m], the labels that the poison carries.
@@ -84,8 +85,11 @@ class Poisoning:
         pixels: uint8 [m, 3, H, W] when the attacker writes images; None when features are added.
         base: int64 [m], the row of the training set that each poison started from.
         constraint: name of the constraint that the attack promises to keep; the referee checks it.
-        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255) or {"quantile": 0.95}.
+        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255), {"radius": 0.5} (L-inf, in standard
+            deviations of each feature) or {"quantile": 0.95}.
         ledger: what the attack did.
+        replaces: poison j stands in the place of training row base[j], under that row's own label, and each row is
+            replaced once; else the m rows are added.
     """
 
     y: Tensor
@@ -95,6 +99,7 @@ class Poisoning:
     pixels: Tensor | None = None
     constraint: str = "none"
     limits: dict[str, float] | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +111,13 @@ class Corruption:
 
 
 class LabelledAttack(Method):
-    """An attack that adds labelled rows to the head's training data (threat `labelled`)."""
+    """An attack that adds labelled rows to the head's training data, or replaces some (threat `labelled`).
+
+    Attributes:
+        replaces: what every `Poisoning` of the attack says of itself.
+    """
+
+    replaces: ClassVar[bool] = False
 
     @abstractmethod
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
@@ -120,6 +131,20 @@ class LabelledAttack(Method):
     def variant(self) -> str:
         """What distinguishes this use of the attack in a table, e.g. `features, box`."""
         return ""
+
+
+def require_replaceable(attack: LabelledAttack, budget: float) -> None:
+    """There are only so many rows to replace; adding has no such end.
+
+    Raises:
+        BudgetError: the attack replaces rows, and the budget is above 1.
+    """
+    if attack.replaces and budget > 1:
+        raise BudgetError(
+            f"budget: at most 1 for {attack.name}, which replaces training rows",
+            got=f"{budget:g}",
+            do="pass 1 for all of them",
+        )
 
 
 class WeightAttack(Method):

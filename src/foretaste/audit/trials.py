@@ -131,15 +131,15 @@ def labelled_trial(
             poisoning = attack.poison(known, rows, trial.seed, progress)
         attempt.ledger = poisoning.ledger
         with stage("referee"):
-            attempt.checks = judge_poisoning(pipeline, trial.attack, known, poisoning, budget)
+            attempt.checks = judge_poisoning(pipeline, trial.attack, known, poisoning, budget, replaces=attack.replaces)
             require(attempt.checks)
         with stage("embed"):
             z = features_of(pipeline, poisoning)
         with stage("probes"):
-            found = _refit(pipeline, z, poisoning.y, trial.seed)
+            found = _refit(pipeline, z, poisoning, trial.seed)
             clipped, key = clip_to_range(z, pipeline.train), pipeline.headline
             if not torch.equal(clipped, z):
-                found[f"{key}, clipped"] = _refit(pipeline, clipped, poisoning.y, trial.seed, only=key)[key]
+                found[f"{key}, clipped"] = _refit(pipeline, clipped, poisoning, trial.seed, only=key)[key]
         twin = pipeline.predictions[pipeline.headline]
         truth = pipeline.test.y
         return {
@@ -206,8 +206,20 @@ def features_of(pipeline: Pipeline, poisoning: Poisoning) -> Tensor:
     return embed(pipeline.encoder, poisoning.pixels, pipeline.runtime)
 
 
-def _refit(pipeline: Pipeline, z: Tensor, y: Tensor, seed: int, only: str | None = None) -> dict[str, Tensor]:
-    rows, labels = torch.cat([pipeline.train.z, z]), torch.cat([pipeline.train.y, y])
+def training_rows(pipeline: Pipeline, z: Tensor, poisoning: Poisoning) -> tuple[Tensor, Tensor]:
+    """What the victim trains on: its rows with the poison (features z [m, d]) added to them or put in their place."""
+    train = pipeline.train
+    if not poisoning.replaces:
+        return torch.cat([train.z, z]), torch.cat([train.y, poisoning.y])
+    rows, labels = train.z.clone(), train.y.clone()
+    rows[poisoning.base], labels[poisoning.base] = z, poisoning.y
+    return rows, labels
+
+
+def _refit(
+    pipeline: Pipeline, z: Tensor, poisoning: Poisoning, seed: int, only: str | None = None
+) -> dict[str, Tensor]:
+    rows, labels = training_rows(pipeline, z, poisoning)
     return {
         key: probe.fit(rows, labels, pipeline.classes, seed, pipeline.runtime).predict(pipeline.test.z)
         for key, probe in pipeline.probes.items()

@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from foretaste import attacks as table
-from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows
+from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows, require_replaceable
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.spec import AuditSpec, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
@@ -50,13 +50,17 @@ def configured(spec: AuditSpec) -> list[LabelledAttack | WeightAttack]:
     """The attacks of an audit, checked before any work.
 
     Raises:
-        SpecError: an unknown attack or field; an attack twice; an attack that needs an encoder where there is none.
+        SpecError: an unknown attack or field; an attack twice; an attack that needs an encoder where there is none;
+            a budget above 1 for one that replaces rows.
     """
     found = [table.configure(method.name, method.fields) for method in spec.attacks]
     entries = [str(attack.entry()) for attack in found]
     if len(set(entries)) < len(entries):
         twice = next(attack.name for attack in found if entries.count(str(attack.entry())) > 1)
         raise SpecError("attacks: each one once", got=f"{twice} twice with the same fields", do="drop one")
+    for attack in found:
+        if isinstance(attack, LabelledAttack):
+            require_replaceable(attack, max(spec.budgets))
     if spec.features is not None:
         for attack in found:
             if isinstance(attack, WeightAttack) or getattr(attack, "carrier", "features") != "features":

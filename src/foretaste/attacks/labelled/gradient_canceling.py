@@ -16,7 +16,7 @@ from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.stackelberg import leader_loss
-from foretaste.attacks.labelled.target_heads import TargetHead, grad_pc, measured, reachable_head
+from foretaste.attacks.labelled.target_heads import TargetHead, grad_pc, measured, reachable_heads
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
@@ -40,7 +40,7 @@ class GradientCanceling(InvertibleAttack):
     labels: Literal["true", "random"] = Field(
         default="true", description="labels of the base rows (the paper), or wrong ones"
     )
-    radius: float | None = Field(
+    head_radius: float | None = Field(
         default=None,
         gt=0,
         description="of GradPC, in standard units; default: of those whose tau is 1, 4, 16 or 64 budgets the one that "
@@ -54,7 +54,7 @@ class GradientCanceling(InvertibleAttack):
     def planned(self, rows: int) -> tuple[int, float]:
         """One pass over the poison images a step; the search for the target costs about as much as 40 fits."""
         moved = self._steps * rows if self.moves == "pixels" else 0
-        return moved + self.planned_inversion(rows), 40.0 if self.radius is None else 10.0
+        return moved + self.planned_inversion(rows), 40.0 if self.head_radius is None else 10.0
 
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
         """Make the poison; see `LabelledAttack.poison`.
@@ -100,10 +100,10 @@ class GradientCanceling(InvertibleAttack):
             made = Exact(constraint=self.constraint, quantile=self.quantile).poison(known, len(y), seed)
             assert made.z is not None
             return measured(clean, fitted, _retrained(clean, fitted, Rows(scaler.apply(made.z), made.y)))
-        if self.radius is not None:
-            return measured(clean, fitted, grad_pc(clean, fitted, self.radius))
+        if self.head_radius is not None:
+            return measured(clean, fitted, grad_pc(clean, fitted, self.head_radius))
         budget = len(y) / clean.total
-        targets = [reachable_head(clean, fitted, slack * budget) for slack in SLACKS]
+        targets = reachable_heads(clean, fitted, [slack * budget for slack in SLACKS])
         return max(targets, key=lambda target: self._harm(known, clean, fitted, scaler, target, base, y))
 
     def _harm(

@@ -8,6 +8,7 @@ bias and with the victim's weight decay.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy.special import lambertw
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from foretaste.heads.objective import HeadObjective
 
-STEPS = 20
-ROUNDS = 12
+STEPS = 10
+ROUNDS = 7
 LARGEST = 1e6
 
 
@@ -43,8 +44,8 @@ def measured(clean: HeadObjective, fitted: Tensor, weight: Tensor) -> TargetHead
 def grad_pc(clean: HeadObjective, fitted: Tensor, radius: float) -> Tensor:
     """Raise the clean training loss inside ||W - fitted|| <= radius by normalised gradient steps; float64 [C, d + 1].
 
-    Full-batch steps of a quarter of the radius, where the public code takes one pass of minibatch steps of length 1:
-    with its radius of 1 those cross the ball at once, and small steps end at the same place on its surface.
+    Full-batch steps of the radius, like the public code's minibatch steps of length 1 at radius 1: the first reaches
+    the surface, and since the loss is convex in the head each later one raises it.
 
     Args:
         clean: the victim's clean rows; only their cross-entropy is raised, not the ridge.
@@ -55,7 +56,7 @@ def grad_pc(clean: HeadObjective, fitted: Tensor, radius: float) -> Tensor:
     change = fitted.new_zeros(fitted.shape)
     for _ in range(STEPS):
         gradient = bare.loss_and_gradient(fitted + change)[1]
-        change = change + radius / 4 * gradient / gradient.norm().clamp(min=1e-300)
+        change = change + radius * gradient / gradient.norm().clamp(min=1e-300)
         change = change * min(1.0, radius / max(float(change.norm()), 1e-300))
     return fitted + change
 
@@ -77,22 +78,31 @@ def threshold(clean: HeadObjective, weight: Tensor) -> float:
     return max(0.0, (pull + decay) / (most - decay)) if most > decay else math.inf
 
 
-def reachable_head(clean: HeadObjective, fitted: Tensor, budget: float) -> TargetHead:
-    """GradPC's head with the largest radius whose threshold is within the budget, by bisection.
+def reachable_heads(clean: HeadObjective, fitted: Tensor, budgets: Sequence[float]) -> list[TargetHead]:
+    """For each budget GradPC's head with the largest radius whose threshold is within it, by bisection.
 
     Args:
         clean: the victim's clean rows, with the ridge.
         fitted: the clean head.
-        budget: m / n, or less of it: slack for constraints that the threshold knows nothing of.
+        budgets: values that m / n may take.
     """
+    seen: dict[float, TargetHead] = {}  # the searches share their first points
 
-    def inside(radius: float) -> bool:
-        return threshold(clean, grad_pc(clean, fitted, radius)) <= budget
+    def at(radius: float) -> TargetHead:
+        if radius not in seen:
+            weight = grad_pc(clean, fitted, radius) if radius else fitted
+            seen[radius] = TargetHead(weight, radius, threshold(clean, weight))
+        return seen[radius]
 
-    low, high = 0.0, max(float(fitted.norm()), 1e-3)
-    while high < LARGEST and inside(high):
-        low, high = high, 2 * high
-    for _ in range(ROUNDS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) else (low, middle)
-    return measured(clean, fitted, fitted if low == 0 else grad_pc(clean, fitted, low))
+    found = []
+    for budget in budgets:
+        low, high = 0.0, 2.0 ** math.ceil(math.log2(max(float(fitted.norm()), 1e-3)))
+        while high < LARGEST and at(high).tau <= budget:
+            low, high = high, 2 * high
+        for _ in range(ROUNDS if low else 2 * ROUNDS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at(middle).tau <= budget else (low, middle)
+            if low and high - low < high / 2**ROUNDS:
+                break
+        found.append(at(low))
+    return found
