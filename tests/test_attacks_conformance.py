@@ -34,6 +34,24 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"steps": 4, "constraint": "ball", "labels": "chosen"},
         {"steps": 4, "carrier": "pixels"},
         {"steps": 4, "carrier": "pixels", "epsilon": 8},
+        {"steps": 4, "carrier": "pixels", "inversion": "matching", "bases": 2, "inversion_steps": 4},
+        {"steps": 4, "carrier": "pixels", "inversion": "decoder", "constraint": "none", "inversion_steps": 5},
+    ],
+    "gradient-canceling": [
+        {"steps": 4, "radius": 0.5},
+        {"steps": 4, "labels": "random", "constraint": "none"},
+        {"steps": 4, "target": "exact"},
+        {"steps": 4, "radius": 0.5, "carrier": "pixels", "epsilon": 8},
+    ],
+    "feature-targeted": [
+        {"steps": 4, "radius": 0.5},
+        {"steps": 4, "radius": 0.5, "carrier": "pixels", "inversion_steps": 4, "bases": 2},
+        {"steps": 4, "radius": 0.5, "carrier": "pixels", "inversion": "decoder", "inversion_steps": 4},
+    ],
+    "tgda": [
+        {"steps": 25, "labels": "random", "rate": 0.3},
+        {"steps": 4, "carrier": "pixels", "rate": 0.02, "labels": "random"},
+        {"steps": 4, "carrier": "generator", "epsilon": 16},
     ],
     "emn": [
         {"rounds": 2, "steps": 3, "stop": 0},
@@ -114,7 +132,7 @@ def check_ledger(ledger: Ledger) -> None:
 
 def lent(attack: LabelledAttack) -> Knowledge:
     """Features alone for those that write features."""
-    return toy.pixel_knowledge() if "pixels" in attack.variant else toy.feature_knowledge(240)
+    return toy.pixel_knowledge() if getattr(attack, "carrier", "features") != "features" else toy.feature_knowledge(240)
 
 
 @pytest.mark.parametrize("attack", LABELLED, ids=repr)

@@ -97,6 +97,9 @@ class Ledger(Part):
     better: Literal["higher", "lower"] = "higher"
     residuals: dict[str, float] = Field(default={}, description="relative residuals of the inner solves, worst step")
     figures: dict[str, float] = Field(default={}, description="other numbers the attack reports")
+    per_row: dict[str, list[float]] = Field(
+        default={}, description="numbers of each added row, in the order of the rows, to 4 significant digits"
+    )
     passes: int = Field(default=0, description="images sent through the encoder, forward, or forward and backward")
 
 

@@ -26,6 +26,11 @@ def quiet(done: int, total: int) -> None:
     """The default progress: say nothing."""
 
 
+def part(progress: Progress, first: float, last: float) -> Progress:
+    """A stage of longer work, as a progress of its own: it fills the share from `first` to `last`, in thousandths."""
+    return lambda done, total: progress(round(1000 * (first + (last - first) * done / max(total, 1))), 1000)
+
+
 def poisoned_rows(budget: float, n: int) -> int:
     """floor(budget * n) in exact arithmetic: 0.29 of 100 rows is 29, not the 28 that binary floats give.
 
@@ -80,7 +85,7 @@ class Poisoning:
         pixels: uint8 [m, 3, H, W] when the attacker writes images; None when features are added.
         base: int64 [m], the row of the training set that each poison started from.
         constraint: name of the constraint that the attack promises to keep; the referee checks it.
-        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255), {"radius": 0.5} (L-inf, in standard
+        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255), {"reach": 0.5} (L-inf, in standard
             deviations of each feature) or {"quantile": 0.95}.
         ledger: what the attack did.
         replaces: poison j stands in the place of training row base[j], under that row's own label, and each row is

@@ -63,7 +63,7 @@ def configured(spec: AuditSpec) -> list[LabelledAttack | WeightAttack]:
             require_replaceable(attack, max(spec.budgets))
     if spec.features is not None:
         for attack in found:
-            if isinstance(attack, WeightAttack) or getattr(attack, "carrier", "features") == "pixels":
+            if isinstance(attack, WeightAttack) or getattr(attack, "carrier", "features") != "features":
                 raise SpecError(
                     f"attacks that work on features, since the audit starts from {spec.features}",
                     got=" ".join(filter(None, [attack.name, attack.variant])),
