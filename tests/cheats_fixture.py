@@ -212,11 +212,11 @@ class Replacer(Cheat):
 
     name: ClassVar[str] = "replacer"
     replaces: ClassVar[bool] = True
-    radius: float | None = None
+    reach: float | None = None
 
     def _spoil(self, known: Knowledge, honest: Poisoning, how: Any) -> Poisoning:
         base = honest.base
-        limits = honest.limits if self.radius is None else {"radius": self.radius}
+        limits = honest.limits if self.reach is None else {"reach": self.reach}
         honest = replace(
             honest,
             y=known.y[base],
@@ -254,19 +254,19 @@ class Replacer(Cheat):
         """One feature of one row, towards the middle and so inside the box."""
         z, scale = p.z.clone(), known.z.double().std(0, unbiased=False)
         side = torch.where(z[0, 0] > known.z[:, 0].mean(), -1.0, 1.0)
-        z[0, 0] += side * radii * self.radius * scale[0]
+        z[0, 0] += side * radii * self.reach * scale[0]
         return {"z": z}
 
-    def _at_the_radius(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+    def _at_the_reach(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
         return self._moved(known, p, 1)
 
-    def _beyond_the_radius(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+    def _beyond_the_reach(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
         return self._moved(known, p, 1.01)
 
-    def _a_larger_radius_than_configured(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
-        return {"limits": {"radius": 2 * self.radius}}
+    def _a_larger_reach_than_configured(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"limits": {"reach": 2 * self.reach}}
 
-    def _no_radius_where_one_was_configured(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+    def _no_reach_where_one_was_configured(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
         return {"limits": None}
 
 

@@ -162,8 +162,8 @@ def test_ball_is_kept_to_the_grey_level(noise: Any) -> None:
 @pytest.mark.parametrize("noise", ["sample", "class"])
 def test_noise_on_features_stays_in_its_ball_and_in_the_box(noise: Any) -> None:
     known = toy.feature_knowledge(200)
-    made = EMN(noise=noise, radius=0.3, stop=0).poison(known, 100, 0)
-    assert made.z is not None and made.limits == {"radius": 0.3}
+    made = EMN(noise=noise, reach=0.3, stop=0).poison(known, 100, 0)
+    assert made.z is not None and made.limits == {"reach": 0.3}
     away = (made.z - known.z[made.base]).abs().double() / known.z.double().std(0, unbiased=False)
     assert float(away.max()) == pytest.approx(0.3, rel=1e-5)
     assert bool((made.z >= known.z.amin(0)).all() and (made.z <= known.z.amax(0)).all())
@@ -240,14 +240,14 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def test_fields_that_do_not_go_together() -> None:
-    assert (EMN().radius, EMN().epsilon) == (0.5, None)
-    assert (EMN(carrier="pixels").radius, EMN(carrier="pixels").epsilon) == (None, 8)
+    assert (EMN().reach, EMN().epsilon) == (0.5, None)
+    assert (EMN(carrier="pixels").reach, EMN(carrier="pixels").epsilon) == (None, 8)
     assert EMN(carrier="pixels").variant == "pixels, 8/255, replaces rows"
-    assert EMN(noise="class").variant == "features, radius 0.5, replaces rows, noise class"
+    assert EMN(noise="class").variant == "features, reach 0.5, replaces rows, noise class"
     with pytest.raises(SpecError, match="epsilon is a bound of carrier pixels"):
         EMN.configure(epsilon=8)
-    with pytest.raises(SpecError, match="radius is a bound of carrier features"):
-        EMN.configure(carrier="pixels", radius=1)
+    with pytest.raises(SpecError, match="reach is a bound of carrier features"):
+        EMN.configure(carrier="pixels", reach=1)
 
 
 def test_what_it_cannot_do_is_said_before_any_work() -> None:
@@ -259,7 +259,7 @@ def test_what_it_cannot_do_is_said_before_any_work() -> None:
     with pytest.raises(SpecError, match="images and an encoder; got features from a file"):
         EMN(carrier="pixels").poison(known, 10, 0)
     with pytest.raises(AttackError, match="a training loss that falls"):
-        EMN(radius=1e-9).poison(known, 10, 0)
+        EMN(reach=1e-9).poison(known, 10, 0)
 
 
 def test_no_more_rows_are_replaced_than_there_are(
@@ -283,12 +283,12 @@ def test_scores_are_those_of_scikit_learn_on_the_rows_with_the_poison_in_its_pla
     files = {name: dict(np.load(world / f"{name}.npz")) for name in "FT"}
     poison = tmp_path / "poison.npz"
     source = ["--features", world / "F.npz", "--validation", world / "V.npz"]
-    assert command("attack", "emn", *source, "--budget", budget, "--radius", 1, "--out", poison) == 0
+    assert command("attack", "emn", *source, "--budget", budget, "--reach", 1, "--out", poison) == 0
     m = round(90 * budget)
     assert f"{m} poisoned rows = floor({budget:g} x 90), each in the place of its base row" in capsys.readouterr().out
     made = dict(np.load(poison))
     assert bool(made["replaces"]) and made["replaces"].shape == () and len(made["y"]) == m
-    outcome = audit(feature_audit(world, attacks=["emn:radius=1"], budgets=[budget]), tmp_path / "audit")
+    outcome = audit(feature_audit(world, attacks=["emn:reach=1"], budgets=[budget]), tmp_path / "audit")
     clean, record = outcome.records
     assert record.status == "ok", record.error
     assert (record.ledger.added, record.ledger.replaced) == (0, m)
@@ -304,7 +304,7 @@ def test_scores_are_those_of_scikit_learn_on_the_rows_with_the_poison_in_its_pla
     assert len(record.projection.poison) == m
     assert command("report", tmp_path / "audit") == 0
     report = (tmp_path / "audit" / "report.md").read_text(encoding="utf-8")
-    assert f"| 0 ({m} replaced) |" in report and "emn (features, radius 1, replaces rows)" in report
+    assert f"| 0 ({m} replaced) |" in report and "emn (features, reach 1, replaces rows)" in report
 
 
 def test_images_are_replaced_in_an_audit_and_shown_beside_their_bases(world: Path, tmp_path: Path) -> None:

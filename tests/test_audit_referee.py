@@ -107,14 +107,14 @@ def test_replacement_that_cheats_is_refused(how: str, check: str, world: Path, t
 @pytest.mark.parametrize(
     ("how", "check"),
     [
-        ("beyond the radius", "constraint box and L-inf ball"),
-        ("a larger radius than configured", "promise"),
-        ("no radius where one was configured", "promise"),
+        ("beyond the reach", "constraint box and L-inf ball"),
+        ("a larger reach than configured", "promise"),
+        ("no reach where one was configured", "promise"),
         ("no constraint where a box was configured", "promise"),
     ],
 )
-def test_replacement_outside_its_radius_is_refused(how: str, check: str, world: Path, tmp_path: Path) -> None:
-    record, refused = judged(world, tmp_path, "replacer", images=False, how=how, radius=0.25)
+def test_replacement_outside_its_reach_is_refused(how: str, check: str, world: Path, tmp_path: Path) -> None:
+    record, refused = judged(world, tmp_path, "replacer", images=False, how=how, reach=0.25)
     assert record.status == "failed"
     assert check in refused
 
@@ -123,7 +123,7 @@ def test_replacement_outside_its_radius_is_refused(how: str, check: str, world: 
     ("how", "fields"),
     [
         ("not at all", {}),
-        ("at the radius", {"radius": 0.25}),
+        ("at the reach", {"reach": 0.25}),
         ("not at all", {"carrier": "pixels", "epsilon": 8}),
         ("beyond epsilon by one level", {"carrier": "pixels", "epsilon": 8}),
     ],

@@ -85,7 +85,7 @@ class Poisoning:
         pixels: uint8 [m, 3, H, W] when the attacker writes images; None when features are added.
         base: int64 [m], the row of the training set that each poison started from.
         constraint: name of the constraint that the attack promises to keep; the referee checks it.
-        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255), {"radius": 0.5} (L-inf, in standard
+        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255), {"reach": 0.5} (L-inf, in standard
             deviations of each feature) or {"quantile": 0.95}.
         ledger: what the attack did.
         replaces: poison j stands in the place of training row base[j], under that row's own label, and each row is

@@ -160,8 +160,8 @@ def _promise(attack: Mapping[str, Any], poisoning: Poisoning, replaces: bool) ->
         ok = ok and attack.get("constraint", poisoning.constraint) == poisoning.constraint
         if poisoning.constraint == "ball":
             ok = ok and 0 <= limits.get("quantile", 2) <= attack.get("quantile", 1)
-        if attack.get("radius") is not None:
-            ok = ok and poisoning.constraint == "box" and 0 <= limits.get("radius", torch.inf) <= attack["radius"]
+        if attack.get("reach") is not None:
+            ok = ok and poisoning.constraint == "box" and 0 <= limits.get("reach", torch.inf) <= attack["reach"]
     shown = ", ".join([poisoning.constraint, *(f"{key} {value:g}" for key, value in limits.items())])
     shown += ", replaces rows" if poisoning.replaces else ""
     return Check(name="promise", ok=ok, found=f"{carrier}: {shown}")
@@ -176,7 +176,7 @@ def _constraint(pipeline: Pipeline, poisoning: Poisoning) -> Check:
         low, high = pipeline.train.z.aminmax(dim=0)
         beyond = float(torch.maximum(low - poisoning.z, poisoning.z - high).max())
         box = Check(name="constraint box", ok=beyond <= 0, found=f"{beyond:.3g} beyond the clean range")
-        return _near(pipeline.train, poisoning.z, poisoning, box) if "radius" in (poisoning.limits or {}) else box
+        return _near(pipeline.train, poisoning.z, poisoning, box) if "reach" in (poisoning.limits or {}) else box
     if poisoning.constraint == "ball":
         return _ball(pipeline.train, poisoning.z, poisoning)
     return Check(name="constraint none", ok=poisoning.constraint == "none", found="features anywhere")
@@ -195,13 +195,13 @@ def _pixels(clean: Tensor, poison: Tensor, poisoning: Poisoning) -> Check:
 
 
 def _near(train: FeatureSet, poison: Tensor, poisoning: Poisoning, box: Check) -> Check:
-    """The box, and each feature within `radius` standard deviations of its base's (L-inf)."""
-    radius = (poisoning.limits or {})["radius"]
+    """The box, and each feature within `reach` standard deviations of its base's (L-inf)."""
+    reach = (poisoning.limits or {})["reach"]
     scale, base = train.z.double().std(dim=0, unbiased=False), train.z[poisoning.base].double()
     away = (poison.double() - base).abs()
-    inside = bool((away <= radius * scale * (1 + SLACK) + 1e-6 * base.abs()).all())  # float32 of a far mean is coarse
+    inside = bool((away <= reach * scale * (1 + SLACK) + 1e-6 * base.abs()).all())  # float32 of a far mean is coarse
     furthest = float(torch.where(scale > 0, away / scale, 0.0).max())
-    found = f"{box.found}; at most {furthest:.6f} standard deviations from the base, {radius:g} allowed"
+    found = f"{box.found}; at most {furthest:.6f} standard deviations from the base, {reach:g} allowed"
     return Check(name="constraint box and L-inf ball", ok=box.ok and inside, found=found)
 
 

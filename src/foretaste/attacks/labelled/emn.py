@@ -22,7 +22,7 @@ from foretaste.heads.scaler import Scaler
 from foretaste.record import Ledger
 from foretaste.runtime import stream
 
-LIMITS: dict[str, tuple[str, float]] = {"pixels": ("epsilon", 8.0), "features": ("radius", 0.5)}
+LIMITS: dict[str, tuple[str, float]] = {"pixels": ("epsilon", 8.0), "features": ("reach", 0.5)}
 """By carrier: the field that bounds the noise, and its default."""
 
 
@@ -53,7 +53,7 @@ class EMN(LabelledAttack):
     epsilon: float | None = Field(
         default=None, ge=1, le=255, description="carrier pixels: L-inf bound of the noise, in 1/255 (default 8)"
     )
-    radius: float | None = Field(
+    reach: float | None = Field(
         default=None, gt=0, description="carrier features: L-inf bound, in standard deviations (default 0.5)"
     )
     rounds: int = Field(
@@ -84,8 +84,8 @@ class EMN(LabelledAttack):
     @property
     def variant(self) -> str:
         """Carrier, bound, that it replaces rows, and every other field that is not at its default."""
-        limit = f"{self.epsilon:g}/255" if self.carrier == "pixels" else f"radius {self.radius:g}"
-        others = self.model_dump(exclude_defaults=True, exclude={"carrier", "epsilon", "radius"})
+        limit = f"{self.epsilon:g}/255" if self.carrier == "pixels" else f"reach {self.reach:g}"
+        others = self.model_dump(exclude_defaults=True, exclude={"carrier", "epsilon", "reach"})
         return ", ".join([self.carrier, limit, "replaces rows", *(f"{name} {value}" for name, value in others.items())])
 
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
@@ -134,7 +134,7 @@ class EMN(LabelledAttack):
     @property
     def _bound(self) -> float:
         """Of the noise: in 1/255, or in standard deviations."""
-        bound = self.epsilon if self.carrier == "pixels" else self.radius
+        bound = self.epsilon if self.carrier == "pixels" else self.reach
         assert bound is not None
         return bound
 
