@@ -99,12 +99,10 @@ def test_planted_images_come_back(fields: dict[str, Any], share: float) -> None:
 
 
 def test_errors_are_those_of_rows_that_training_never_saw() -> None:
-    """With labels shuffled between images there is nothing to learn: no better than the mean image on other rows."""
-    encoder, images, z = planted(100)
-    shuffled = z[torch.randperm(100, generator=toy.stream(0, "shuffle"))]
-    made = Decoder(architecture="linear", steps=300, rate=0.01).trained(
-        encoder, images, shuffled, Scaler.of([z]), Runtime(), FeatureCache()
-    )
+    """With features shuffled between images there is nothing to learn, though 36 of them can be learnt by heart."""
+    encoder, images, z = planted(40)
+    shuffled = z[torch.randperm(40, generator=toy.stream(0, "shuffle"))]
+    made = Decoder(steps=150).trained(encoder, images, shuffled, Scaler.of([z]), Runtime(), FeatureCache())
     assert made.error > 0.95 * made.mean_error
 
 
