@@ -43,6 +43,7 @@ class Network(nn.Module):
     Both kinds add what they say to the mean image, so an untrained one is as good as that. `linear` is one layer.
     `convolutional` spreads the features over a grid of about 4 x 4 and doubles it with 3 x 3 convolutions, each time
     with half the channels, until the image has its size: the shape of the dev code's decoder (48-24-12-3 channels).
+    Without normalisation: it would take away how large the features are.
 
     Args:
         kind: the architecture.
@@ -64,8 +65,8 @@ class Network(nn.Module):
         grid = (channels[0], *sizes[0])
         layers: list[nn.Module] = [nn.Linear(d, math.prod(grid)), nn.Unflatten(1, grid)]
         for inputs, outputs, size in zip(channels, channels[1:], sizes[1:], strict=False):
-            layers += [nn.GroupNorm(8, inputs), nn.ReLU(), nn.Upsample(size), nn.Conv2d(inputs, outputs, 3, padding=1)]
-        layers += [nn.GroupNorm(8, channels[-1]), nn.ReLU(), nn.Conv2d(channels[-1], 3, 3, padding=1)]
+            layers += [nn.ReLU(), nn.Upsample(size), nn.Conv2d(inputs, outputs, 3, padding=1)]
+        layers += [nn.ReLU(), nn.Conv2d(channels[-1], 3, 3, padding=1)]
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class Decoder:
     loss: DecoderLoss = "pixel"
     weight: float = 0.1
     steps: int = 600
-    rate: float = 0.003
+    rate: float = 0.002
 
     def planned(self, rows: int) -> int:
         """Passes through the encoder, training included: a cached decoder is cheaper, its ledger says the same."""
@@ -259,13 +260,13 @@ def _errors(network: Network, pixels: Tensor, x: Tensor, runtime: Runtime) -> tu
 
 def _restore(network: Network, held: dict[str, Tensor]) -> tuple[float, float] | None:
     """Fill the network from a cache entry; its errors, or None where the entry is of another network."""
-    state = dict(held)
-    errors = state.pop("errors", None)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:
+    errors, state = held.get("errors"), {name: value for name, value in held.items() if name != "errors"}
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    # Checked before loading: an entry loaded in part would be where training starts.
+    if errors is None or errors.shape != (2,) or {name: value.shape for name, value in state.items()} != shapes:
         return None
-    return None if errors is None or errors.shape != (2,) else (float(errors[0]), float(errors[1]))
+    network.load_state_dict(state)
+    return float(errors[0]), float(errors[1])
 
 
 def _unfit(encoder: Encoder, z: Tensor) -> EncoderError:

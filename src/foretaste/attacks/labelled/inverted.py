@@ -47,7 +47,7 @@ class InvertibleAttack(PlacedAttack):
         default=None, ge=1, description="steps of Adam: of matching (default 100), or to train the decoder (600)"
     )
     inversion_rate: float | None = Field(
-        default=None, gt=0, description="Adam's step: matching, pixels in [0, 1] (default 0.05); decoder (0.003)"
+        default=None, gt=0, description="Adam's step: matching, pixels in [0, 1] (default 0.05); decoder (0.002)"
     )
     inversion_restarts: int = Field(default=0, ge=0, description="matching: how often the falling rate starts anew")
     decoder: Architecture = Field(default="convolutional", description="decoder: its network")
