@@ -27,7 +27,7 @@ from rich.table import Table
 
 from foretaste.runtime import machine, versions
 
-BENCHES = ("embed", "head", "exact", "pacl")
+BENCHES = ("embed", "head", "exact", "matching", "pacl")
 RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 

@@ -63,7 +63,7 @@ def main() -> dict[str, float]:
     results = {}
     for precision, channels_last in (("float32", False), ("bfloat16", True)):
         runtime = Runtime(base.device, precision, channels_last)
-        names = prepare(encoder, shadow, runtime, attack.trainable, True, 0).names  # also warms up
+        names = prepare(encoder, shadow, runtime, attack.trainable, True).names  # also warms up
         ratios, steps = [], []
         for _ in range(ROUNDS):
             bare = median(bare_seconds(encoder, names, pixels, count, runtime))

@@ -197,11 +197,81 @@ class Cheat(LabelledAttack):
         known.encoder(known.images.pixels[:8].float() / 255)
         return {}
 
+    def _replaces_rows(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        ledger = Ledger(changed=p.base.tolist(), replaced=len(p.y))
+        return {"replaces": True, "y": known.y[p.base], "ledger": ledger}
+
+    def _replaced_rows_declared(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"ledger": Ledger(changed=p.base.tolist(), added=len(p.y), replaced=len(p.y))}
+
     def _crashes(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
         raise ZeroDivisionError("an\nattack's own mistake")
 
     def _returns_something_else(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
         raise AttributeError
+
+
+class Replacer(Cheat):
+    """The first rows as they are, in their own place, made wrong in the way that `how` says."""
+
+    name: ClassVar[str] = "replacer"
+    replaces: ClassVar[bool] = True
+    reach: float | None = None
+
+    def _spoil(self, known: Knowledge, honest: Poisoning, how: Any) -> Poisoning:
+        base = honest.base
+        limits = honest.limits if self.reach is None else {"reach": self.reach}
+        honest = replace(
+            honest,
+            y=known.y[base],
+            ledger=Ledger(changed=base.tolist(), replaced=len(base)),
+            replaces=True,
+            limits=limits,
+        )
+        if honest.pixels is None:
+            honest = replace(honest, z=known.z[base])
+        return replace(honest, **how(known, honest))
+
+    def _one_row_twice(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        base = torch.cat([p.base[:-1], p.base[:1]])
+        ledger = Ledger(changed=sorted(set(base.tolist())), replaced=len(base))
+        return {"base": base, "y": known.y[base], "z": known.z[base], "ledger": ledger}
+
+    def _another_label(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        y = p.y.clone()
+        y[-1] = (y[-1] + 1) % known.classes
+        return {"y": y}
+
+    def _more_rows_than_places(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"base": p.base[:-1], "ledger": Ledger(changed=p.base[:-1].tolist(), replaced=len(p.y))}
+
+    def _more_replaced_than_declared(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"ledger": Ledger(changed=p.base.tolist(), replaced=len(p.y) - 1)}
+
+    def _declared_as_added(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"ledger": Ledger(changed=p.base.tolist(), added=len(p.y))}
+
+    def _adds_all_the_same(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"replaces": False, "ledger": Ledger(changed=p.base.tolist(), added=len(p.y))}
+
+    def _moved(self, known: Knowledge, p: Poisoning, radii: float) -> dict[str, Any]:
+        """One feature of one row, towards the middle and so inside the box."""
+        z, scale = p.z.clone(), known.z.double().std(0, unbiased=False)
+        side = torch.where(z[0, 0] > known.z[:, 0].mean(), -1.0, 1.0)
+        z[0, 0] += side * radii * self.reach * scale[0]
+        return {"z": z}
+
+    def _at_the_reach(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return self._moved(known, p, 1)
+
+    def _beyond_the_reach(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return self._moved(known, p, 1.01)
+
+    def _a_larger_reach_than_configured(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"limits": {"reach": 2 * self.reach}}
+
+    def _no_reach_where_one_was_configured(self, known: Knowledge, p: Poisoning) -> dict[str, Any]:
+        return {"limits": None}
 
 
 class WeightCheat(WeightAttack):
@@ -293,6 +363,7 @@ class WeightSpy(WeightAttack):
 
 TABLE = {
     Cheat.name: ("labelled", "cheats_fixture:Cheat", ""),
+    Replacer.name: ("labelled", "cheats_fixture:Replacer", ""),
     WeightCheat.name: ("weights", "cheats_fixture:WeightCheat", ""),
     Spy.name: ("labelled", "cheats_fixture:Spy", ""),
     WeightSpy.name: ("weights", "cheats_fixture:WeightSpy", ""),

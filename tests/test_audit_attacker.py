@@ -321,6 +321,7 @@ def test_the_command(
         ("--attacks", "pacl", "--attacker-rows", "subset"): "attacks on the labelled data",
         ("--attacks", "pacl", "--attacker-encoder", "other.py:make"): "attacks on the labelled data",
         ("--attacks", "exact", "--attacker-encoder", "other.py:make"): "attacks that deliver images",
+        ("--attacks", "emn", "--attacker-rows", "subset"): "does not know all training rows; got emn",
         ("--attacks", "label-flip", "--attacker-weights", "w.pth"): "got --attacker-weights without it",
         ("--attacks", "label-flip", "--attacker-rows", "few"): "attacker.rows = 'few'",
         ("--attacks", "label-flip", "--attacker-share", "0.3"): "share is one of rows subset",

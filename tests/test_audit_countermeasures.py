@@ -207,6 +207,17 @@ def test_each_score_stands_beside_the_clean_twin_under_the_same_countermeasure(w
     assert any(clean.scores[key].clean != clean.scores["exact"].clean for key in others)
 
 
+def test_rows_that_poison_replaces_are_counted_as_poison(world: Path) -> None:
+    pipeline = prepare(feature_audit(world, countermeasures=["norm-filtered"]))
+    at = torch.tensor([7, 3, 50])
+    mixed = mix(pipeline, torch.full((3, 6), 1e3), pipeline.train.y[at], None, at)
+    assert len(mixed.y) == len(mixed.z) == 90 and mixed.poison.nonzero()[:, 0].tolist() == [3, 7, 50]
+    assert torch.equal(mixed.z[~mixed.poison], pipeline.train.z[~mixed.poison])
+    assert torch.equal(mixed.y, pipeline.train.y) and (mixed.z[at] == 1e3).all()
+    lost = countered(pipeline, mixed, 0)["exact, norm-filtered"].dropped
+    assert (lost.poison.n, lost.clean.n) == (3, 87)
+
+
 def test_filters_do_not_see_which_rows_are_poison(world: Path) -> None:
     pipeline = prepare(feature_audit(world, countermeasures=["norm-filtered", "centroid-filtered"]))
     mixed = mix(pipeline, pipeline.train.z[:9] * 3, (pipeline.train.y[:9] + 1) % 3, None)

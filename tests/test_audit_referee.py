@@ -54,6 +54,8 @@ def judged(world: Path, folder: Path, cheat: str, *, images: bool, **fields: Any
         ("fewer rows declared", "ledger"),
         ("another base declared", "ledger"),
         ("a base that is no row", "ledger"),
+        ("replaces rows", "promise"),
+        ("replaced rows declared", "ledger"),
         ("changes training features", "clean rows untouched"),
         ("changes training labels", "clean rows untouched"),
         ("changes validation rows", "clean rows untouched"),
@@ -81,6 +83,61 @@ def test_poison_outside_its_ball_is_refused(how: str, check: str, world: Path, t
     record, refused = judged(world, tmp_path, "cheat", images=False, how=how, constraint="ball")
     assert record.status == "failed"
     assert check in refused
+
+
+@pytest.mark.parametrize(
+    ("how", "check"),
+    [
+        ("one row too many", "budget"),
+        ("one row twice", "replacement"),
+        ("another label", "replacement"),
+        ("more rows than places", "ledger"),
+        ("more replaced than declared", "ledger"),
+        ("declared as added", "ledger"),
+        ("adds all the same", "promise"),
+        ("far outside the box", "constraint box"),
+    ],
+)
+def test_replacement_that_cheats_is_refused(how: str, check: str, world: Path, tmp_path: Path) -> None:
+    record, refused = judged(world, tmp_path, "replacer", images=False, how=how)
+    assert record.status == "failed"
+    assert check in refused
+
+
+@pytest.mark.parametrize(
+    ("how", "check"),
+    [
+        ("beyond the reach", "constraint box and L-inf ball"),
+        ("a larger reach than configured", "promise"),
+        ("no reach where one was configured", "promise"),
+        ("no constraint where a box was configured", "promise"),
+    ],
+)
+def test_replacement_outside_its_reach_is_refused(how: str, check: str, world: Path, tmp_path: Path) -> None:
+    record, refused = judged(world, tmp_path, "replacer", images=False, how=how, reach=0.25)
+    assert record.status == "failed"
+    assert check in refused
+
+
+@pytest.mark.parametrize(
+    ("how", "fields"),
+    [
+        ("not at all", {}),
+        ("at the reach", {"reach": 0.25}),
+        ("not at all", {"carrier": "pixels", "epsilon": 8}),
+        ("beyond epsilon by one level", {"carrier": "pixels", "epsilon": 8}),
+    ],
+    ids=str,
+)
+def test_replacement_is_judged_at_the_very_edge(how: str, fields: dict[str, Any], world: Path, tmp_path: Path) -> None:
+    record, refused = judged(world, tmp_path, "replacer", images="carrier" in fields, how=how, **fields)
+    assert refused == (["range and L-inf ball"] if "beyond" in how else [])
+    assert record.ledger is not None
+    assert (record.ledger.added, record.ledger.replaced) == (0, len(record.ledger.changed))
+    if not refused:  # rows in their own place change nothing
+        assert record.scores["exact"].poisoned is not None
+        if how == "not at all":
+            assert record.scores["exact"].poisoned.value == record.scores["exact"].clean.value
 
 
 @pytest.mark.parametrize(

@@ -101,11 +101,15 @@ class Ledger(Part):
 
     changed: list[int] | list[str] = Field(description="rows of the training set the poison is based on, or tensors")
     added: int = Field(default=0, description="rows added to the training set")
+    replaced: int = Field(default=0, description="rows of the training set that the poison stands in the place of")
     objective: list[float] = Field(default=[], description="the attack's objective, one value per step")
     objective_name: str = ""
     better: Literal["higher", "lower"] = "higher"
     residuals: dict[str, float] = Field(default={}, description="relative residuals of the inner solves, worst step")
     figures: dict[str, float] = Field(default={}, description="other numbers the attack reports")
+    per_row: dict[str, list[float]] = Field(
+        default={}, description="numbers of each added row, in the order of the rows, to 4 significant digits"
+    )
     passes: int = Field(default=0, description="images sent through the encoder, forward, or forward and backward")
 
 
@@ -152,7 +156,7 @@ class TrialRecord(Part):
     threat: Threat
     attack: str = Field(description="name of the attack; `none` for the clean twin")
     variant: str = Field(default="", description="what distinguishes this use of the attack, e.g. `features, box`")
-    budget: float | None = Field(default=None, description="added rows / clean training rows")
+    budget: float | None = Field(default=None, description="added or replaced rows / clean training rows")
     seed: int
     spec: dict[str, JsonValue] = Field(description="the resolved spec of this trial")
     command: str = Field(description="the command that runs this trial alone")

@@ -22,6 +22,26 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.labelled.exact:Exact",
         "exact Stackelberg attack on the convex head, on features or on pixels through the encoder",
     ),
+    "gradient-canceling": (
+        "labelled",
+        "foretaste.attacks.labelled.gradient_canceling:GradientCanceling",
+        "poison that cancels the gradient at a target head (GradPC's), which retraining then finds",
+    ),
+    "feature-targeted": (
+        "labelled",
+        "foretaste.attacks.labelled.feature_targeted:FeatureTargeted",
+        "target head, gradient canceling on features, then images for them by matching or by a decoder",
+    ),
+    "tgda": (
+        "labelled",
+        "foretaste.attacks.labelled.tgda:TGDA",
+        "total gradient descent ascent: a follower of few steps, poison by a generator, pixels or features",
+    ),
+    "emn": (
+        "labelled",
+        "foretaste.attacks.labelled.emn:EMN",
+        "error-minimising noise (unlearnable examples) on existing rows, labels kept: it replaces rows",
+    ),
     "pacl": (
         "weights",
         "foretaste.attacks.weights.pacl:PACL",

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,6 +24,11 @@ Progress = Callable[[int, int], None]
 
 def quiet(done: int, total: int) -> None:
     """The default progress: say nothing."""
+
+
+def part(progress: Progress, first: float, last: float) -> Progress:
+    """A stage of longer work, as a progress of its own: it fills the share from `first` to `last`, in thousandths."""
+    return lambda done, total: progress(round(1000 * (first + (last - first) * done / max(total, 1))), 1000)
 
 
 def poisoned_rows(budget: float, n: int) -> int:
@@ -71,7 +77,7 @@ class Knowledge:
 
 @dataclass(frozen=True, eq=False)
 class Poisoning:
-    """Rows to add to the head's training data.
+    """Rows to add to the head's training data, or to put in the place of some of it.
 
     Attributes:
         y: int64 [m], the labels that the poison carries.
@@ -80,8 +86,11 @@ class Poisoning:
         base: int64 [m], the row of `Knowledge.z` (of the training set, where all of it is known) that each poison
             started from.
         constraint: name of the constraint that the attack promises to keep; the referee checks it.
-        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255) or {"quantile": 0.95}.
+        limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255), {"reach": 0.5} (L-inf, in standard
+            deviations of each feature) or {"quantile": 0.95}.
         ledger: what the attack did.
+        replaces: poison j stands in the place of training row base[j], under that row's own label, and each row is
+            replaced once; else the m rows are added.
     """
 
     y: Tensor
@@ -91,6 +100,7 @@ class Poisoning:
     pixels: Tensor | None = None
     constraint: str = "none"
     limits: dict[str, float] | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +112,13 @@ class Corruption:
 
 
 class LabelledAttack(Method):
-    """An attack that adds labelled rows to the head's training data (threat `labelled`)."""
+    """An attack that adds labelled rows to the head's training data, or replaces some (threat `labelled`).
+
+    Attributes:
+        replaces: what every `Poisoning` of the attack says of itself.
+    """
+
+    replaces: ClassVar[bool] = False
 
     @abstractmethod
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
@@ -116,6 +132,20 @@ class LabelledAttack(Method):
     def variant(self) -> str:
         """What distinguishes this use of the attack in a table, e.g. `features, box`."""
         return ""
+
+
+def require_replaceable(attack: LabelledAttack, budget: float) -> None:
+    """There are only so many rows to replace; adding has no such end.
+
+    Raises:
+        BudgetError: the attack replaces rows, and the budget is above 1.
+    """
+    if attack.replaces and budget > 1:
+        raise BudgetError(
+            f"budget: at most 1 for {attack.name}, which replaces training rows",
+            got=f"{budget:g}",
+            do="pass 1 for all of them",
+        )
 
 
 class WeightAttack(Method):

@@ -35,16 +35,23 @@ def require(checks: list[Check]) -> None:
 
 
 def judge_poisoning(
-    pipeline: Pipeline, attack: Mapping[str, Any], known: Knowledge, poisoning: Poisoning, budget: float
+    pipeline: Pipeline,
+    attack: Mapping[str, Any],
+    known: Knowledge,
+    poisoning: Poisoning,
+    budget: float,
+    *,
+    replaces: bool = False,
 ) -> list[Check]:
-    """Budget, form, range, constraint and ledger of added rows, and that what the attack was given is as it was.
+    """Budget, form, range, constraint and ledger of poison, and that what the attack was given is as it was.
 
     Args:
         pipeline: the victim's own rows and encoder, and in `known` what the attacker was to know of them.
         attack: the attack's entry in the record: what it was asked to keep, whatever its result claims.
         known: what it was given.
         poisoning: its result.
-        budget: added rows / training rows.
+        budget: added or replaced rows / training rows.
+        replaces: whether the attack is one that replaces rows, whatever its result claims.
     """
     n, m = len(pipeline.train), len(poisoning.y)
     allowed = Check(name="budget", ok=0 < m <= budget * n * (1 + 1e-9), found=f"{m} rows of at most {budget:g} x {n}")
@@ -53,7 +60,8 @@ def judge_poisoning(
     form = [_labels(poisoning.y, pipeline.classes), _rows(pipeline, poisoning, m), _ledger(poisoning, shown, m)]
     checks = [allowed, *form]
     if m and all(check.ok for check in form):  # what follows looks rows up by base and label
-        checks += [_promise(attack, poisoning), _constraint(pipeline, poisoning)]
+        checks += [_promise(attack, poisoning, replaces), _constraint(pipeline, poisoning)]
+        checks += [_replacement(pipeline.known.rows, poisoning)] if poisoning.replaces else []
     return [*checks, *_given_back(pipeline, known)]
 
 
@@ -124,19 +132,31 @@ def _rows(pipeline: Pipeline, poisoning: Poisoning, m: int) -> Check:
 def _ledger(poisoning: Poisoning, n: int, m: int) -> Check:
     base, ledger = poisoning.base, poisoning.ledger
     inside = base.dtype == torch.int64 and base.shape == (m,) and bool(((base >= 0) & (base < n)).all())
+    told, verb = (ledger.replaced, "replaced") if poisoning.replaces else (ledger.added, "added")
     return Check(
         name="ledger",
-        ok=inside and ledger.added == m and set(ledger.changed) == set(base.tolist()),
-        found=f"{ledger.added} rows declared, {m} added, on {len(ledger.changed)} training rows"
+        ok=inside and told == ledger.added + ledger.replaced == m and set(ledger.changed) == set(base.tolist()),
+        found=f"{told} rows declared, {m} {verb}, on {len(ledger.changed)} training rows"
         + ("" if inside else f"; base {base.dtype} {list(base.shape)} is not {m} of {n} rows"),
     )
 
 
-def _promise(attack: Mapping[str, Any], poisoning: Poisoning) -> Check:
+def _replacement(train: FeatureSet, poisoning: Poisoning) -> Check:
+    """Each row once, or the victim would train on fewer rows than the budget counts; and with the label it had."""
+    distinct, relabelled = len(poisoning.base.unique()), int((train.y[poisoning.base] != poisoning.y).sum())
+    return Check(
+        name="replacement",
+        ok=distinct == len(poisoning.y) and relabelled == 0,
+        found=f"{len(poisoning.y)} rows in the place of {distinct}, {relabelled} under another label",
+    )
+
+
+def _promise(attack: Mapping[str, Any], poisoning: Poisoning, replaces: bool) -> Check:
     """The result names the constraint that the attack was configured with: a wider one would be easy to keep."""
     limits = poisoning.limits or {}
     carrier = "features" if poisoning.pixels is None else "pixels"
-    ok = attack.get("carrier", carrier) == carrier
+    written = {"generator": "pixels"}.get(attack.get("carrier", carrier), attack.get("carrier", carrier))
+    ok = written == carrier and poisoning.replaces == replaces
     if carrier == "pixels":
         asked = attack.get("epsilon")
         ok = ok and poisoning.constraint == "pixels" and (asked is None or limits.get("epsilon", 256) <= asked)
@@ -144,7 +164,10 @@ def _promise(attack: Mapping[str, Any], poisoning: Poisoning) -> Check:
         ok = ok and attack.get("constraint", poisoning.constraint) == poisoning.constraint
         if poisoning.constraint == "ball":
             ok = ok and 0 <= limits.get("quantile", 2) <= attack.get("quantile", 1)
+        if attack.get("reach") is not None:
+            ok = ok and poisoning.constraint == "box" and 0 <= limits.get("reach", torch.inf) <= attack["reach"]
     shown = ", ".join([poisoning.constraint, *(f"{key} {value:g}" for key, value in limits.items())])
+    shown += ", replaces rows" if poisoning.replaces else ""
     return Check(name="promise", ok=ok, found=f"{carrier}: {shown}")
 
 
@@ -157,7 +180,8 @@ def _constraint(pipeline: Pipeline, poisoning: Poisoning) -> Check:
     if poisoning.constraint == "box":
         low, high = shown.rows.z.aminmax(dim=0)
         beyond = float(torch.maximum(low - poisoning.z, poisoning.z - high).max())
-        return Check(name="constraint box", ok=beyond <= 0, found=f"{beyond:.3g} beyond the clean range")
+        box = Check(name="constraint box", ok=beyond <= 0, found=f"{beyond:.3g} beyond the clean range")
+        return _near(shown.rows, poisoning.z, poisoning, box) if "reach" in (poisoning.limits or {}) else box
     if poisoning.constraint == "ball":
         return _ball(shown.rows, poisoning.z, poisoning)
     return Check(name="constraint none", ok=poisoning.constraint == "none", found="features anywhere")
@@ -173,6 +197,17 @@ def _pixels(clean: Tensor, poison: Tensor, poisoning: Poisoning) -> Check:
         found=f"uint8, at most {furthest} grey levels from the base image"
         + ("" if limit is None else f", {limit:g} allowed"),
     )
+
+
+def _near(train: FeatureSet, poison: Tensor, poisoning: Poisoning, box: Check) -> Check:
+    """The box, and each feature within `reach` standard deviations of its base's (L-inf)."""
+    reach = (poisoning.limits or {})["reach"]
+    scale, base = train.z.double().std(dim=0, unbiased=False), train.z[poisoning.base].double()
+    away = (poison.double() - base).abs()
+    inside = bool((away <= reach * scale * (1 + SLACK) + 1e-6 * base.abs()).all())  # float32 of a far mean is coarse
+    furthest = float(torch.where(scale > 0, away / scale, 0.0).max())
+    found = f"{box.found}; at most {furthest:.6f} standard deviations from the base, {reach:g} allowed"
+    return Check(name="constraint box and L-inf ball", ok=box.ok and inside, found=found)
 
 
 def _ball(train: FeatureSet, poison: Tensor, poisoning: Poisoning) -> Check:

@@ -22,10 +22,10 @@ class Mixed:
     """What the victim trains on.
 
     Attributes:
-        z: float32 [n + m, d], clean training rows first.
-        y: int64 [n + m].
-        poison: bool [n + m]; only what is counted afterwards looks at it, no filter does.
-        pixels: uint8 [n + m, 3, H, W], where the poison is images and a countermeasure asks for them.
+        z: float32 [N, d]; N is n + m with the clean training rows first, or n where poison replaces some of them.
+        y: int64 [N].
+        poison: bool [N]; only what is counted afterwards looks at it, no filter does.
+        pixels: uint8 [N, 3, H, W], where the poison is images and a countermeasure asks for them.
     """
 
     z: Tensor
@@ -49,15 +49,33 @@ class Countered:
     notes: list[str] = field(default_factory=list)
 
 
-def mix(pipeline: Pipeline, z: Tensor, y: Tensor, pixels: Tensor | None) -> Mixed:
-    """The clean training rows with poison added: features z [m, d], labels y [m], and the images if it is images."""
+def mix(pipeline: Pipeline, z: Tensor, y: Tensor, pixels: Tensor | None, at: Tensor | None = None) -> Mixed:
+    """The clean training rows with poison added to them or put in their place.
+
+    Args:
+        pipeline: the victim's.
+        z: features of the poison [m, d].
+        y: its labels [m].
+        pixels: the poison itself, if it is images.
+        at: training rows that the poison replaces, int64 [m], each once; None: it is added.
+    """
     train = pipeline.train
+    poison = torch.arange(len(train) + (len(y) if at is None else 0)) >= len(train)
+    if at is not None:
+        poison[at] = True
     if pixels is not None and pipeline.images is not None and "pixel-clipped" in pipeline.spec.countermeasures:
-        pixels = torch.cat([pipeline.images.train.pixels, pixels])
+        pixels = _join(pipeline.images.train.pixels, pixels, at)
     else:
         pixels = None
-    poison = torch.arange(len(train) + len(y)) >= len(train)
-    return Mixed(torch.cat([train.z, z]), torch.cat([train.y, y]), poison, pixels)
+    return Mixed(_join(train.z, z, at), _join(train.y, y, at), poison, pixels)
+
+
+def _join(clean: Tensor, poison: Tensor, at: Tensor | None) -> Tensor:
+    if at is None:
+        return torch.cat([clean, poison])
+    rows = clean.clone()
+    rows[at] = poison
+    return rows
 
 
 def refit(pipeline: Pipeline, z: Tensor, y: Tensor, seed: int, only: str | None = None) -> dict[str, Tensor]:

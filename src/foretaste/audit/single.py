@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, WeightAttack, poisoned_rows
+from foretaste.attacks.base import (
+    Knowledge,
+    LabelledAttack,
+    Poisoning,
+    Progress,
+    WeightAttack,
+    poisoned_rows,
+    require_replaceable,
+)
 from foretaste.data import SplitSpec, file_of, load, split, whole
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
@@ -75,17 +83,20 @@ def _labelled(method: LabelledAttack, request: Request, out: Path, progress: Pro
         raise SpecError("--budget: added rows / training rows", got="none", do="pass for instance --budget 0.03")
     if request.target_index is not None or request.target_class is not None:
         raise SpecError(f"{method.name}: no target, it lowers the accuracy", got="--target-index or --target-class")
+    require_replaceable(method, request.budget)
     runtime = make_runtime(request.device)
     known = _known_features(request, runtime) if request.features is not None else _known_images(request, runtime)
     rows = poisoned_rows(request.budget, len(known.y))
     poisoning = method.poison(known, rows, request.seed, progress)
-    arrays = {"y": poisoning.y.numpy(), "base": poisoning.base.numpy()}
+    arrays = {"y": poisoning.y.numpy(), "base": poisoning.base.numpy(), "replaces": np.array(poisoning.replaces)}
     if poisoning.pixels is not None:
         arrays["x"] = poisoning.pixels.permute(0, 2, 3, 1).contiguous().numpy()
     if poisoning.z is not None:
         arrays["z"] = poisoning.z.numpy()
     _save(out, arrays)
-    return [f"{rows} poisoned rows = floor({request.budget:g} x {len(known.y)})", *_told(poisoning.ledger, poisoning)]
+    told = f"{rows} poisoned rows = floor({request.budget:g} x {len(known.y)})"
+    told += ", each in the place of its base row" if poisoning.replaces else ""
+    return [told, *_told(poisoning.ledger, poisoning)]
 
 
 def _weights(method: WeightAttack, request: Request, out: Path, progress: Progress) -> list[str]:

@@ -134,12 +134,13 @@ def labelled_trial(
             poisoning = attack.poison(known, rows, trial.seed, progress)
         attempt.ledger = poisoning.ledger
         with stage("referee"):
-            attempt.checks = judge_poisoning(pipeline, trial.attack, known, poisoning, budget)
+            attempt.checks = judge_poisoning(pipeline, trial.attack, known, poisoning, budget, replaces=attack.replaces)
             require(attempt.checks)
         with stage("embed"):
             z = features_of(pipeline, poisoning)
         with stage("probes"):
-            mixed = mix(pipeline, z, poisoning.y, poisoning.pixels)
+            at = poisoning.base if poisoning.replaces else None
+            mixed = mix(pipeline, z, poisoning.y, poisoning.pixels, at)
             found = refit(pipeline, mixed.z, mixed.y, trial.seed)
             others = countered(pipeline, mixed, trial.seed)
             found |= {key: one.predictions for key, one in others.items()}

@@ -26,7 +26,9 @@ def attack(
     input_size: common.InputSize = None,
     features: common.Features = None,
     validation: common.Validation = None,
-    budget: Annotated[float | None, typer.Option(help="Added rows / training rows: floor(budget * n) rows.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Added (or replaced) rows / training rows: floor(budget * n) rows.")
+    ] = None,
     target_index: Annotated[int | None, typer.Option(help="Row of the test split to steer.")] = None,
     target_class: Annotated[str | None, typer.Option(help="Class it should get: its number or its name.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attack.")] = 0,
@@ -39,7 +41,8 @@ def attack(
     """Run one attack alone and write its poison.
 
     On features, the npz has keys z and y; on data, x (uint8 [m, H, W, 3]) and y; both also have base, the training row
-    that each poison started from. An attack on the weights writes a complete encoder file.
+    that each poison started from, and replaces, which is true where the poison stands in the place of those rows. An
+    attack on the weights writes a complete encoder file.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Features on disk, under a name made of everything that decides them."""
+"""Features, and what is trained on them, on disk under a name made of everything that decides them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from foretaste import __version__
 from foretaste.encoders.base import Encoder
+from foretaste.encoders.weights import read_state_dict
+from foretaste.errors import WeightsError
 from foretaste.features.embed import Progress, embed, quiet
 from foretaste.images import Images
-from foretaste.runtime import Runtime, cache_folder
+from foretaste.runtime import Runtime, cache_folder, digest_tensors
 
 DIGEST_BYTES = 32
 ROUNDING = {"float32": 2e-3, "bfloat16": 3e-2}
 """Relative change of features that another batch size, number of threads or kernel can make."""
+ENTRIES = ("*.npy", "*.safetensors")
 STALE_SECONDS = 3600
 """An unfinished file of this age was left by a killed process."""
 
@@ -30,7 +36,8 @@ STALE_SECONDS = 3600
 class FeatureCache:
     """A folder of feature arrays, bounded in size; the least recently used go first.
 
-    An entry is a `.npy` file followed by the sha256 of its key and content, so that one rename puts both in place.
+    An entry is a `.npy` file followed by the sha256 of its key and content, or a `.safetensors` file with its sha256 in
+    the metadata, so that one rename puts both in place.
     Processes may share the folder: they write whole files or none, and may pass the limit by what they write at the
     same moment. A cache that cannot be written makes an audit slower and never wrong or broken.
 
@@ -63,7 +70,31 @@ class FeatureCache:
 
     def put(self, key: str, z: Tensor) -> None:
         """Keep float32 [n, d]; where that is impossible, say why in `problem`."""
-        size = z.numel() * 4 + 256
+
+        def write(file: IO[bytes]) -> None:
+            np.save(file, z.numpy(), allow_pickle=False)
+            file.flush()
+            file.write(_digest(key, np.memmap(file.name, dtype=np.uint8, mode="r")))
+
+        self._write(self.folder / f"{key}.npy", z.numel() * 4 + 256, write)
+
+    def get_tensors(self, key: str) -> dict[str, Tensor] | None:
+        """The entry that `put_tensors` kept, or None: absent or damaged."""
+        path = self.folder / f"{key}.safetensors"
+        try:
+            file = read_state_dict(path)
+            os.utime(path)
+        except (OSError, WeightsError):
+            return None
+        return file.tensors if file.metadata.get(key) == digest_tensors(file.tensors) else None
+
+    def put_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep named tensors, such as a network trained on features; where that is impossible, say why in `problem`."""
+        content = save(dict(tensors), {key: digest_tensors(tensors)})
+        self._write(self.folder / f"{key}.safetensors", len(content), lambda file: file.write(content))
+
+    def _write(self, path: Path, size: int, write: Callable[[IO[bytes]], object]) -> None:
+        """A whole file or none."""
         if size > self.limit:
             self.problem = f"{size} bytes of features, more than the cache's limit of {self.limit}"
             return
@@ -73,10 +104,8 @@ class FeatureCache:
             self._make_room(size)
             with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as file:
                 temporary = file.name
-                np.save(file, z.numpy(), allow_pickle=False)
-                file.flush()
-                file.write(_digest(key, np.memmap(temporary, dtype=np.uint8, mode="r")))
-            Path(temporary).replace(self.folder / f"{key}.npy")
+                write(file)
+            Path(temporary).replace(path)
         except OSError as error:
             self.problem = f"features could not be kept in {self.folder}: {error.strerror or error}"
             if temporary:
@@ -86,14 +115,14 @@ class FeatureCache:
 
     def clear(self) -> int:
         """Delete every entry and what killed processes left; returns the bytes that this freed."""
-        return sum(_delete(path, size) for _, size, path in self._files("*.npy", "*.tmp"))
+        return sum(_delete(path, size) for _, size, path in self._files(*ENTRIES, "*.tmp"))
 
     def _make_room(self, size: int) -> None:
         """Delete the least recently used entries until `size` more bytes fit."""
         for used, length, path in self._files("*.tmp"):
             if time.time() - used > STALE_SECONDS:
                 _delete(path, length)
-        entries = self._files("*.npy")
+        entries = self._files(*ENTRIES)
         total = size + sum(length for _, length, _ in entries)
         for _, length, path in entries:
             if total <= self.limit:

@@ -26,7 +26,7 @@ class Row:
     Attributes:
         attack, variant: as in the record.
         budget: poisoned rows / clean training rows.
-        added: poisoned rows of the first trial that counts.
+        added, replaced: poisoned rows of the first trial that counts.
         cells: by score key, the headline first; empty when no trial counts.
         trials: those that count: finished, and passed by the referee.
         commands: one per trial, failed ones included.
@@ -41,6 +41,7 @@ class Row:
     trials: list[TrialRecord]
     commands: list[str]
     failed: int
+    replaced: int = 0
 
     @property
     def name(self) -> str:
@@ -204,6 +205,7 @@ def _row(trials: list[TrialRecord], counted: list[TrialRecord], twins: Twins, co
         variant=first.variant,
         budget=first.budget,
         added=next((trial.ledger.added for trial in counted if trial.ledger), 0),
+        replaced=next((trial.ledger.replaced for trial in counted if trial.ledger), 0),
         cells=cells,
         trials=counted,
         commands=[trial.command for trial in trials],

@@ -58,7 +58,7 @@ def labelled(summary: Summary) -> Table:
                 change_interval(head.change),
                 f"{head.rows:,}",
             ]
-        lines.append(Line([row.name, budget(row.budget), f"{row.added:,}", *numbers, seeds], row.commands))
+        lines.append(Line([row.name, budget(row.budget), _rows(row), *numbers, seeds], row.commands))
     head = next((row.head for row in summary.rows if row.head), None)
     key = summary.keys[0] if summary.keys else "no score"
     how = f" Interval of the change: {method(head.change.method)}." if head else ""
@@ -68,6 +68,11 @@ def labelled(summary: Summary) -> Table:
         ["attack", "budget", "rows added", "clean", "poisoned", "change", "interval", "test rows", "seeds"],
         lines,
     )
+
+
+def _rows(row: Row) -> str:
+    """How many rows were added; an attack that replaces rows adds none."""
+    return f"0 ({row.replaced:,} replaced)" if row.replaced else f"{row.added:,}"
 
 
 def judged(summary: Summary) -> Table | None:

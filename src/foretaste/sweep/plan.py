@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from foretaste import attacks as table
-from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows
+from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows, require_replaceable
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.spec import AuditSpec, MethodSpec, TrialSpec
@@ -52,16 +52,19 @@ def configured(spec: AuditSpec) -> list[LabelledAttack | WeightAttack]:
 
     Raises:
         SpecError: an unknown attack or field; an attack twice; an attack that needs an encoder where there is none, or
-            that cannot work with what the attacker knows.
+            that cannot work with what the attacker knows; a budget above 1 for one that replaces rows.
     """
     found = [table.configure(method.name, method.fields) for method in spec.attacks]
     entries = [str(attack.entry()) for attack in found]
     if len(set(entries)) < len(entries):
         twice = next(attack.name for attack in found if entries.count(str(attack.entry())) > 1)
         raise SpecError("attacks: each one once", got=f"{twice} twice with the same fields", do="drop one")
+    for attack in found:
+        if isinstance(attack, LabelledAttack):
+            require_replaceable(attack, max(spec.budgets))
     if spec.features is not None:
         for attack in found:
-            if isinstance(attack, WeightAttack) or getattr(attack, "carrier", "features") == "pixels":
+            if isinstance(attack, WeightAttack) or getattr(attack, "carrier", "features") != "features":
                 raise SpecError(
                     f"attacks that work on features, since the audit starts from {spec.features}",
                     got=" ".join(filter(None, [attack.name, attack.variant])),
@@ -80,6 +83,12 @@ def _fits(attack: LabelledAttack | WeightAttack, attacker: AttackerSpec) -> None
             "attacks on the labelled data, since `attacker` says what is known of them",
             got=f"{named}, which edits the encoder",
             do="drop that attack, or audit it in a folder of its own",
+        )
+    if isinstance(attack, LabelledAttack) and attack.replaces and attacker.rows != "full":
+        raise SpecError(
+            "attacks that add rows, since the attacker does not know all training rows",
+            got=named,
+            do="drop that attack, or --attacker-rows",
         )
     # An attack without the field writes images wherever it is given some, as label-flip does; the referee sees to it.
     if attacker.encoder is not None and getattr(attack, "carrier", "pixels") == "features":

@@ -23,7 +23,11 @@ class Carrier(Protocol):
     """A leaf tensor that an optimiser moves, and the features that come of it."""
 
     leaf: Tensor
-    passes: int
+
+    @property
+    def passes(self) -> int:
+        """Images sent through the encoder so far."""
+        ...
 
     def features(self) -> Tensor:
         """Features of the m poisons in standard units, float32 [m, d]."""
@@ -35,6 +39,10 @@ class Carrier(Protocol):
 
     def project(self, y: Tensor) -> None:
         """Bring the leaf back into its constraint set."""
+        ...
+
+    def deliver(self, y: Tensor) -> Tensor:
+        """The poison as the attacker hands it over: features float32 [m, d] or images uint8 [m, 3, H, W]."""
         ...
 
 
@@ -64,6 +72,21 @@ class FeatureCarrier:
         return self.constraint.project(self.scaler.undo(self.leaf), y)
 
 
+def ball(base: Tensor, epsilon: float | None) -> tuple[Tensor, Tensor]:
+    """Lowest and highest pixels within epsilon (L-inf, in 1/255; None: anywhere) of uint8 images; int16, same shape.
+
+    Bounds are whole grey levels: what is delivered is uint8, and rounding must not leave the ball.
+    """
+    reach, levels = 255 if epsilon is None else int(epsilon), base.to(torch.int16)
+    return (levels - reach).clamp(min=0), (levels + reach).clamp(max=255)
+
+
+def block_of(encoder: Encoder, pixels: Tensor) -> int:
+    """How many of the images [n, 3, H, W] go through the encoder at once."""
+    side = encoder.card.input_size or pixels.shape[-1]
+    return min(max(BLOCK_PIXELS // side**2, 8), 128)
+
+
 class PixelCarrier:
     """The attacker writes images: the leaf is pixels in [0, 1], optionally within epsilon of the base image (L-inf).
 
@@ -77,14 +100,10 @@ class PixelCarrier:
 
     def __init__(self, base: Tensor, encoder: Encoder, scaler: Scaler, epsilon: float | None, runtime: Runtime) -> None:
         self.encoder, self.scaler, self.runtime = encoder.to(runtime.device), scaler, runtime
-        # Bounds are whole grey levels: what is delivered is uint8, and rounding must not leave the ball.
-        reach = 255 if epsilon is None else int(epsilon)
-        levels = base.to(torch.int16)
-        self.low, self.high = (levels - reach).clamp(min=0) / 255, (levels + reach).clamp(max=255) / 255
+        self.low, self.high = (levels / 255 for levels in ball(base, epsilon))
         self.leaf = base.float() / 255
         self.passes = 0
-        side = encoder.card.input_size or base.shape[-1]
-        self._batch = min(max(BLOCK_PIXELS // side**2, 8), 128)
+        self._batch = block_of(encoder, base)
         self._graphs: list[tuple[Tensor, Tensor] | None] = []
         self._held = 0
 
@@ -115,11 +134,11 @@ class PixelCarrier:
         self._graphs = []
         self.leaf.grad = torch.cat(pieces)
 
-    def project(self, y: Tensor) -> None:
-        """Clip to [0, 1] and to the ball round the base image."""
+    def project(self, y: Tensor | None = None) -> None:
+        """Clip to [0, 1] and to the ball round the base image, whatever the label."""
         self.leaf.copy_(torch.minimum(torch.maximum(self.leaf, self.low), self.high))
 
-    def deliver(self, y: Tensor) -> Tensor:
+    def deliver(self, y: Tensor | None = None) -> Tensor:
         """The poison images, uint8 [m, 3, H, W]."""
         return (self.leaf * 255).round().to(torch.uint8)
 

@@ -8,14 +8,15 @@ from pydantic import Field
 
 from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
 from foretaste.attacks.labelled.ascent import ascend
-from foretaste.attacks.labelled.placed import PlacedAttack, clean_rows
+from foretaste.attacks.labelled.inverted import InvertibleAttack
+from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import stream
 
 
-class Exact(PlacedAttack):
+class Exact(InvertibleAttack):
     """Maximise the loss of the exactly fitted head on the attacker's validation rows, by its exact total gradient.
 
     Source: the bilevel problem of TGDA (Lu, Kamath, Yu, TMLR 2022, arXiv 2204.09092, section 3), restricted to a
@@ -56,13 +57,14 @@ class Exact(PlacedAttack):
             objective,
             y,
             steps=self.steps,
-            rate=self.rate or (0.3 if self.carrier == "features" else 0.1),
-            progress=progress,
+            rate=self.rate or (0.3 if self.moves == "features" else 0.1),
+            progress=self.optimising(progress),
             relabel=objective if self.labels == "chosen" else None,
         )
         told = f"{self.leader} of the refitted head on the attacker's validation rows"
-        return self.deliver(carrier, base, end, told, objective.better)
+        return self.deliver(known, scaler, carrier, base, end, told, objective.better, progress=progress)
 
     def planned(self, rows: int) -> tuple[int, float]:
-        """One pass over the poison images and, thanks to the warm starts, about half a fit a step."""
-        return (self.steps * rows if self.carrier == "pixels" else 0), 0.5 * self.steps
+        """One pass over the poison images and, thanks to the warm starts, about half a fit a step; the inversion."""
+        moved = self.steps * rows if self.moves == "pixels" else 0
+        return moved + self.planned_inversion(rows), 0.5 * self.steps

@@ -8,14 +8,16 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning
+from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, quiet
 from foretaste.attacks.labelled.ascent import Ascent, Better
 from foretaste.attacks.labelled.bases import spread, wrong_labels
-from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
+from foretaste.attacks.labelled.carriers import Carrier, CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import FeatureConstraint, feature_constraint
+from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
+from foretaste.images import Images
 from foretaste.record import Ledger
 
 
@@ -36,18 +38,29 @@ class PlacedAttack(LabelledAttack):
         """A constraint of the other carrier would be ignored: say so instead."""
         if self.carrier == "features" and self.epsilon is not None:
             raise ValueError("epsilon is a constraint of carrier pixels")
-        if self.carrier == "pixels" and self.constraint != "box":
-            raise ValueError("carrier pixels is always inside the box [0, 1]; epsilon makes it smaller")
+        if self.moves != "features" and self.constraint != "box":
+            raise ValueError(f"carrier {self.carrier} is always inside the box [0, 1]; epsilon makes it smaller")
         return self
+
+    @property
+    def moves(self) -> str:
+        """What the optimiser moves; a subclass may make the pixels that it writes in another way."""
+        return self.carrier
 
     @property
     def variant(self) -> str:
         """Carrier and constraint, and every other field that is not at its default."""
         limit: str = self.constraint
-        if self.carrier == "pixels":
+        if self.carrier != "features":
             limit = "[0, 1]" if self.epsilon is None else f"{self.epsilon:g}/255"
-        others = self.model_dump(exclude_defaults=True, exclude={"carrier", "constraint", "epsilon"})
-        return ", ".join([self.carrier, limit, *(f"{name} {value}" for name, value in others.items())])
+        others = self.model_dump(exclude_defaults=True, exclude={"carrier", "epsilon"})
+        if self.carrier == "features":
+            others.pop("constraint", None)  # already said
+        return ", ".join([self.carrier, limit, *self._named(others)])
+
+    def _named(self, others: dict[str, object]) -> list[str]:
+        """The part of the variant for other fields."""
+        return [f"{name} {value}" for name, value in others.items()]
 
     def start(
         self, known: Knowledge, rows: int, labels: Literal["random", "true"], random: torch.Generator
@@ -62,34 +75,59 @@ class PlacedAttack(LabelledAttack):
         true = known.y[base]
         return base, true if labels == "true" else wrong_labels(true, known.classes, random)
 
-    def carry(self, known: Knowledge, scaler: Scaler, base: Tensor) -> FeatureCarrier | PixelCarrier:
+    def carry(self, known: Knowledge, scaler: Scaler, base: Tensor) -> Carrier:
         """The carrier, at the base rows.
 
         Raises:
             SpecError: carrier pixels without images and an encoder.
         """
-        if self.carrier == "features":
-            allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
-            return FeatureCarrier(known.z[base], scaler, allowed)
+        images, encoder = self.require_images(known) if self.carrier != "features" else (None, None)
+        if images is not None and encoder is not None and self.moves != "features":
+            return PixelCarrier(images.pixels[base], encoder, scaler, self.epsilon, known.runtime)
+        allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
+        return FeatureCarrier(known.z[base], scaler, allowed)
+
+    def require_images(self, known: Knowledge) -> tuple[Images, Encoder]:
+        """The images and the encoder that carrier pixels needs.
+
+        Raises:
+            SpecError: the attacker has features alone.
+        """
         if known.images is None or known.encoder is None:
             raise SpecError(
-                f"{self.name} with carrier pixels: images and an encoder",
+                f"{self.name} with carrier {self.carrier}: images and an encoder",
                 got="features from a file",
                 do="pass --data and --encoder, or --carrier features",
             )
-        return PixelCarrier(known.images.pixels[base], known.encoder, scaler, self.epsilon, known.runtime)
+        return known.images, known.encoder
 
     def deliver(
         self,
-        carrier: FeatureCarrier | PixelCarrier,
+        known: Knowledge,
+        scaler: Scaler,
+        carrier: Carrier,
         base: Tensor,
         end: Ascent,
         objective_name: str,
         better: Better,
+        *,
         figures: dict[str, float] | None = None,
+        progress: Progress = quiet,
     ) -> Poisoning:
-        """The poison with its ledger, from where the carrier's leaf ended."""
-        poison, pixels = carrier.deliver(end.y), self.carrier == "pixels"
+        """The poison with its ledger, from where the carrier's leaf ended.
+
+        Args:
+            known: what the attacker knows.
+            scaler: of the clean features.
+            carrier: as `carry` made it.
+            base: int64 [m], the rows it started from.
+            end: what `ascend` returned.
+            objective_name: for the ledger.
+            better: which way the objective is better.
+            figures: other numbers for the ledger.
+            progress: of what remains to be done; whole when the poison is made.
+        """
+        poison, pixels = carrier.deliver(end.y), self.moves != "features"
         ledger = Ledger(
             changed=sorted(set(base.tolist())),
             added=len(base),
@@ -111,7 +149,7 @@ class PlacedAttack(LabelledAttack):
         )
 
     def _limits(self) -> dict[str, float]:
-        if self.carrier == "pixels":
+        if self.carrier != "features":
             return {} if self.epsilon is None else {"epsilon": float(int(self.epsilon))}
         return {"quantile": self.quantile} if self.constraint == "ball" else {}
 

@@ -1,0 +1,241 @@
+"""The claims of the paper on poisoned feature extractors (Lu, Yang, Kamath, Yu, SaTML 2024), as ordered statements.
+
+Each claim is a list of comparisons between two drops of accuracy that the same pipeline suffered at the same budget.
+It holds here if the mean difference is above zero by its 95 % interval (bootstrap over the comparisons); if the
+interval is below zero the opposite holds. Goals compare sums of drops as a ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from foretaste import statistics
+from foretaste.record import Estimate
+
+CLIPPED = "clipped"
+PAPER = ("tgda", "gradient-canceling", "feature-targeted", "emn")
+INPUT = ("tgda", "gradient-canceling")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attack at one budget in one pipeline, over seeds.
+
+    Attributes:
+        encoder, data, scenario: the pipeline.
+        attack, variant: as in the record.
+        budget: added (or replaced) rows / training rows.
+        drop: clean accuracy minus poisoned, mean over seeds.
+        clipped: the same after poison features are clipped to the clean range; None if clipping changes nothing.
+        seeds: trials behind it.
+    """
+
+    encoder: str
+    data: str
+    scenario: str
+    attack: str
+    variant: str
+    budget: float
+    drop: Estimate
+    clipped: Estimate | None
+    seeds: int
+
+    @property
+    def space(self) -> str:
+        """`features`, `[0, 1]` or `8/255`: carrier and constraint in one word."""
+        first, _, rest = self.variant.partition(", ")
+        return (
+            rest.split(",")[0]
+            if first in {"pixels", "generator"} and not rest.startswith("[")
+            else ("[0, 1]" if first in {"pixels", "generator"} else first)
+        )
+
+    @property
+    def pipeline(self) -> tuple[str, str]:
+        """Encoder and data set."""
+        return self.encoder, self.data
+
+    def after(self, clipped: bool) -> float:
+        """The drop, with or without the countermeasure."""
+        return (self.clipped or self.drop).value if clipped else self.drop.value
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement, what it is measured by, and what was found.
+
+    Attributes:
+        text: the statement.
+        measure: which difference (or ratio) decides.
+        verdict: holds, does not hold here, or not measured.
+        found: mean difference with its interval; the ratio for a goal; None if nothing could be compared.
+        comparisons: how many.
+    """
+
+    text: str
+    measure: str
+    verdict: str
+    found: Estimate | None
+    comparisons: int
+
+
+def claims(entries: list[Entry]) -> list[Claim]:
+    """The paper's claims, in its order."""
+    return [
+        _differs(
+            "Transfer is more vulnerable than same data",
+            "drop on transfer data minus drop on the encoder's own data, same encoder, attack and budget",
+            _transfer(entries),
+        ),
+        _differs(
+            "Input-space attacks without a countermeasure are strong",
+            "best drop of TGDA and gradient canceling on pixels in [0, 1] minus that of label flips",
+            _against(entries, INPUT, "[0, 1]", lambda e: e.attack == "label-flip", clipped=False),
+        ),
+        _differs(
+            "With countermeasures they are weaker than the feature-targeted attack",
+            "after clipping to the clean feature range: best drop of feature-targeted minus best of TGDA and gradient "
+            "canceling, pixels in [0, 1]",
+            _against(
+                entries,
+                ("feature-targeted",),
+                "[0, 1]",
+                lambda e: e.attack in INPUT and e.space == "[0, 1]",
+                clipped=True,
+            ),
+        ),
+        _differs(
+            "Error-minimising noise is weak against a fixed encoder",
+            "best drop of TGDA and gradient canceling within 8/255 minus that of EMN within 8/255, same share of rows",
+            _against(entries, INPUT, "8/255", lambda e: e.attack == "emn" and e.space == "8/255", clipped=False),
+        ),
+        _differs(
+            "Inversion costs the feature-targeted attack much of its strength",
+            "best drop of feature-targeted on features minus best drop on pixels in [0, 1]",
+            _against(
+                entries,
+                ("feature-targeted",),
+                "features",
+                lambda e: e.attack == "feature-targeted" and e.space == "[0, 1]",
+                clipped=False,
+            ),
+        ),
+    ]
+
+
+def goals(entries: list[Entry]) -> list[Claim]:
+    """What this project set itself, as ratios of summed drops."""
+
+    def of(names: tuple[str, ...], space: str) -> Callable[[Entry], bool]:
+        return lambda e: e.attack in names and e.space == space
+
+    features = ("feature-targeted", "gradient-canceling")
+    rest = tuple(name for name in PAPER if name != "emn")
+    return [
+        _ratio(
+            "exact does 3 times the damage of FT and GC in feature space",
+            3.0,
+            entries,
+            ("exact",),
+            "features",
+            of(features, "features"),
+        ),
+        _ratio(
+            "exact does twice the damage of the paper's best attack on pixels in [0, 1]",
+            2.0,
+            entries,
+            ("exact",),
+            "[0, 1]",
+            of(rest, "[0, 1]"),
+        ),
+        _ratio(
+            "exact does twice the damage of the paper's best attack within 8/255",
+            2.0,
+            entries,
+            ("exact",),
+            "8/255",
+            of(rest, "8/255"),
+        ),
+        _ratio(
+            "half of FT's damage on features is kept on pixels in [0, 1]",
+            0.5,
+            entries,
+            ("feature-targeted",),
+            "[0, 1]",
+            of(("feature-targeted",), "features"),
+        ),
+    ]
+
+
+def _best(entries: Iterable[Entry], clipped: bool) -> float | None:
+    return max((entry.after(clipped) for entry in entries), default=None)
+
+
+def _cells(entries: list[Entry]) -> Iterator[tuple[tuple[str, str, float], list[Entry]]]:
+    """Entries by pipeline and budget."""
+    groups: dict[tuple[str, str, float], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault((*entry.pipeline, entry.budget), []).append(entry)
+    return iter(groups.items())
+
+
+def _pairs(
+    entries: list[Entry], names: tuple[str, ...], space: str, others: Callable[[Entry], bool], clipped: bool
+) -> list[tuple[float, float]]:
+    """Best drop of the named attacks in a space, and best of the others, wherever both were measured."""
+    found = []
+    for _, cell in _cells(entries):
+        one = _best((e for e in cell if e.attack in names and e.space == space), clipped)
+        other = _best((e for e in cell if others(e)), clipped)
+        if one is not None and other is not None:
+            found.append((one, other))
+    return found
+
+
+def _against(
+    entries: list[Entry], names: tuple[str, ...], space: str, others: Callable[[Entry], bool], *, clipped: bool
+) -> list[float]:
+    return [one - other for one, other in _pairs(entries, names, space, others, clipped)]
+
+
+def _transfer(entries: list[Entry]) -> list[float]:
+    """Per encoder, attack, variant and budget: mean over transfer pipelines minus mean over same-data ones."""
+    groups: dict[tuple[str, str, str, float], dict[str, list[float]]] = {}
+    for e in entries:
+        if e.attack != "label-flip":
+            key = (e.encoder, e.attack, e.variant, e.budget)
+            groups.setdefault(key, {}).setdefault(e.scenario, []).append(e.drop.value)
+    return [
+        float(np.mean(found["transfer"]) - np.mean(found["same data"])) for found in groups.values() if len(found) == 2
+    ]
+
+
+def _differs(text: str, measure: str, differences: list[float]) -> Claim:
+    if not differences:
+        return Claim(text, measure, "not measured", None, 0)
+    found = statistics.mean_interval(np.array(differences))
+    verdict = "holds" if found.low > 0 else "does not hold here"
+    if found.high < 0:
+        verdict += " (the opposite does)"
+    return Claim(text, measure, verdict, found, len(differences))
+
+
+def _ratio(
+    text: str, goal: float, entries: list[Entry], names: tuple[str, ...], space: str, others: Callable[[Entry], bool]
+) -> Claim:
+    pairs = np.array(_pairs(entries, names, space, others, False))
+    measure = f"summed drops, goal {goal:g}"
+    if not len(pairs) or pairs[:, 1].sum() <= 0:
+        return Claim(text, measure, "not measured", None, len(pairs))
+    draws = np.random.default_rng(0).integers(len(pairs), size=(2000, len(pairs)))
+    sums = pairs[draws].sum(1)  # [2000, 2]
+    ratios = sums[:, 0] / np.where(sums[:, 1] > 0, sums[:, 1], np.nan)
+    value = float(pairs[:, 0].sum() / pairs[:, 1].sum())
+    low, high = (float(q) for q in np.nanquantile(ratios, [0.025, 0.975]))
+    found = Estimate(
+        value=value, low=min(low, value), high=max(high, value), n=len(pairs), method="bootstrap over comparisons 0.95"
+    )
+    return Claim(text, measure, "met" if value >= goal else "missed", found, len(pairs))

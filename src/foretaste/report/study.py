@@ -1,0 +1,129 @@
+"""A study's page: every audit's drops side by side, and the claims drawn from them. From records alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foretaste.errors import RecordError
+from foretaste.record import Estimate, read
+from foretaste.report.claims import CLIPPED, Claim, Entry, claims, goals
+from foretaste.report.naming import label
+from foretaste.report.numbers import budget, points
+from foretaste.report.summary import Row, Summary, summarise
+
+FILE, PAGE, DATA = "study.yaml", "study.md", "study.json"
+
+
+def write_study(folder: Path) -> list[Path]:
+    """Write study.md and study.json from the records in a study's folder.
+
+    Raises:
+        RecordError: no study there, or an audit without a record.
+    """
+    entries, sections = collect(folder)
+    found, own = claims(entries), goals(entries)
+    page = "\n\n".join(
+        ["# Study: feature-targeted", _claims("The paper's claims", found), _claims("Goals", own), *sections]
+    )
+    (folder / PAGE).write_text(page.rstrip() + "\n", encoding="utf-8")
+    values = {"claims": [asdict(c) for c in found], "goals": [asdict(c) for c in own], "entries": _plain(entries)}
+    (folder / DATA).write_text(json.dumps(values, indent=1, default=_json) + "\n", encoding="utf-8")
+    return [folder / PAGE, folder / DATA]
+
+
+def collect(folder: Path) -> tuple[list[Entry], list[str]]:
+    """All entries of a study, and a section of its page per audit."""
+    path = folder / FILE
+    if not path.is_file():
+        raise RecordError(f"{path}: a study", got="nothing there", do="run `foretaste reproduce` first")
+    parts: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["audits"]
+    entries: list[Entry] = []
+    sections = []
+    for name, part in parts.items():
+        if not (folder / name).is_dir():
+            continue  # not run yet
+        summary = summarise(read(folder / name))
+        own = [e for row in summary.rows if (e := _entry(part, row))]
+        entries += own
+        sections.append(_section(name, part, summary, own))
+    return entries, sections
+
+
+def _entry(part: dict[str, Any], row: Row) -> Entry | None:
+    head = row.head
+    if head is None or row.budget is None:
+        return None
+    clipped = next((cell for key, cell in row.cells.items() if key.endswith(f", {CLIPPED}")), None)
+    return Entry(
+        encoder=part["encoder"],
+        data=part["data"],
+        scenario=part["scenario"],
+        attack=row.attack,
+        variant=row.variant,
+        budget=row.budget,
+        drop=_negated(head.change),
+        clipped=_negated(clipped.change) if clipped else None,
+        seeds=head.seeds,
+    )
+
+
+def _negated(change: Estimate) -> Estimate:
+    return change.model_copy(update={"value": -change.value, "low": -change.high, "high": -change.low})
+
+
+def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[Entry]) -> str:
+    clean = next(iter(summary.clean.scores.values())).clean if summary.clean else None
+    rows = ", ".join(f"{count:,} {kind}" for kind, count in summary.data.rows.items())
+    budgets = sorted({entry.budget for entry in entries})
+    seeds = sorted({entry.seeds for entry in entries})
+    head = (
+        f"{part['scenario']}; rows: {rows}; clean accuracy {100 * clean.value:.1f} %; " if clean else ""
+    ) + f"{' or '.join(map(str, seeds))} seeds; drops in points with 95 % intervals, in brackets after clipping to the "
+    head += "clean feature range."
+    lines = ["| attack | " + " | ".join(budget(b) for b in budgets) + " |", "| --- |" + " ---: |" * len(budgets)]
+    names = dict.fromkeys((entry.attack, entry.variant) for entry in entries)
+    for attack, variant in names:
+        cells = {e.budget: _cell(e) for e in entries if (e.attack, e.variant) == (attack, variant)}
+        lines.append(f"| {label(attack, variant)} | " + " | ".join(cells.get(b, "") for b in budgets) + " |")
+    failed = f"\n\n{len(summary.failures)} trials failed: see its report." if summary.failures else ""
+    return f"## {part['encoder']} on {part['data']} ({name})\n\n{head}\n\n" + "\n".join(lines) + failed
+
+
+def _cell(entry: Entry) -> str:
+    drop = entry.drop
+    clipped = f" ({points(entry.clipped.value)})" if entry.clipped else ""
+    return f"{points(drop.value)} [{points(drop.low)}, {points(drop.high)}]{clipped}"
+
+
+def _claims(title: str, found: list[Claim]) -> str:
+    lines = [
+        f"## {title}",
+        "| statement | measured by | found | comparisons | verdict |\n| --- | --- | --- | ---: | --- |",
+    ]
+    table = [
+        f"| {claim.text} | {claim.measure} | {_found(claim)} | {claim.comparisons} | **{claim.verdict}** |"
+        for claim in found
+    ]
+    return "\n\n".join(lines) + "\n" + "\n".join(table)
+
+
+def _found(claim: Claim) -> str:
+    if claim.found is None:
+        return "nothing to compare"
+    e = claim.found
+    if claim.verdict in {"met", "missed"}:
+        return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
+    return f"{points(e.value)} [{points(e.low)}, {points(e.high)}] points"
+
+
+def _plain(entries: list[Entry]) -> list[dict[str, Any]]:
+    return [{**asdict(entry), "space": entry.space} for entry in entries]
+
+
+def _json(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Estimate) else str(value)
