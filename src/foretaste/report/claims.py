@@ -47,11 +47,9 @@ class Entry:
     def space(self) -> str:
         """`features`, `[0, 1]` or `8/255`: carrier and constraint in one word."""
         first, _, rest = self.variant.partition(", ")
-        return (
-            rest.split(",")[0]
-            if first in {"pixels", "generator"} and not rest.startswith("[")
-            else ("[0, 1]" if first in {"pixels", "generator"} else first)
-        )
+        if first not in {"pixels", "generator"}:
+            return first
+        return "[0, 1]" if rest.startswith("[0, 1]") else rest.partition(",")[0]
 
     @property
     def pipeline(self) -> tuple[str, str]:

@@ -22,8 +22,8 @@ from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import stream
 
-FEATURE_STEPS = 300
-SLACKS = (1, 4, 16, 64)
+FEATURE_STEPS, TRIAL_STEPS = 300, 150
+SLACKS = (1, 8, 64)
 """Budgets that tau may be. Beyond 1 the head cannot be installed, but on the way there a lot of harm may be done."""
 
 
@@ -43,7 +43,7 @@ class GradientCanceling(InvertibleAttack):
     head_radius: float | None = Field(
         default=None,
         gt=0,
-        description="of GradPC, in standard units; default: of those whose tau is 1, 4, 16 or 64 budgets the one that "
+        description="of GradPC, in standard units; default: of those whose tau is 1, 8 or 64 budgets the one that "
         "does most harm on the attacker's validation rows, with poison that is canceled on features",
     )
     steps: int | None = Field(default=None, ge=1, description="of Adam (default 300 on features, 60 on pixels)")
@@ -120,7 +120,7 @@ class GradientCanceling(InvertibleAttack):
         allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
         carrier = FeatureCarrier(known.z[base], scaler, allowed)
         objective = Canceling(clean.parts[0], target.weight, clean.classes, clean.ridge, len(y))
-        ascend(self.name, carrier, objective, y, steps=FEATURE_STEPS, rate=0.1, progress=quiet)
+        ascend(self.name, carrier, objective, y, steps=TRIAL_STEPS, rate=0.1, progress=quiet)
         weight = _retrained(clean, fitted, Rows(carrier.features(), y))
         own = Rows(scaler.apply(known.validation_z), known.validation_y)
         return leader_loss("margin", own, weight, known.classes)[0]

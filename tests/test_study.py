@@ -1,0 +1,170 @@
+"""`foretaste reproduce`: the claims are drawn from the records, and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from foretaste.cli.app import app
+from foretaste.errors import RecordError, SpecError
+from foretaste.record import Estimate, read
+from foretaste.report.claims import Entry, claims, goals
+from foretaste.report.study import collect, write_study
+from foretaste.sweep.study import Study
+
+
+def entry(attack: str, drop: float, *, variant: str = "features, box", budget: float = 0.1, **fields: object) -> Entry:
+    estimate = Estimate(value=drop, low=drop - 0.01, high=drop + 0.01, n=100, method="test")
+    clipped = fields.pop("clipped", None)
+    return Entry(
+        encoder=str(fields.get("encoder", "e")),
+        data=str(fields.get("data", "d")),
+        scenario=str(fields.get("scenario", "same data")),
+        attack=attack,
+        variant=variant,
+        budget=budget,
+        drop=estimate,
+        clipped=None if clipped is None else estimate.model_copy(update={"value": clipped}),
+        seeds=5,
+    )
+
+
+PIXELS, NEAR = "pixels, [0, 1]", "pixels, 8/255"
+
+
+def planted(budgets: tuple[float, ...] = (0.03, 0.1, 0.5)) -> list[Entry]:
+    """Drops that grow with the budget; each claim of the paper holds by construction."""
+    found = []
+    for b in budgets:
+        for scenario, factor in (("same data", 1.0), ("transfer", 2.0)):
+            where = {"budget": b, "scenario": scenario, "data": scenario}
+            f = factor * b
+            found += [
+                entry("label-flip", 0.01 * f, variant="", **where),
+                entry("gradient-canceling", 0.10 * f, **where),
+                entry("feature-targeted", 0.12 * f, **where),
+                entry("exact", 0.50 * f, **where),
+                entry("tgda", 0.2 * f, variant=PIXELS, clipped=0.02 * f, **where),
+                entry("gradient-canceling", 0.1 * f, variant=PIXELS, clipped=0.01 * f, **where),
+                entry("feature-targeted", 0.05 * f, variant=f"{PIXELS}, by matching", **where),
+                entry("exact", 0.5 * f, variant=PIXELS, **where),
+                entry("tgda", 0.1 * f, variant=f"{NEAR}, labels random", **where),
+                entry("emn", 0.01 * f, variant=f"{NEAR}, replaces rows", **where),
+                entry("exact", 0.15 * f, variant=NEAR, **where),
+            ]
+    return found
+
+
+def test_planted_claims_hold_and_their_reverse_does_not() -> None:
+    found = claims(planted())
+    assert [claim.verdict for claim in found] == ["holds"] * 5
+    assert [claim.comparisons for claim in found] == [10 * 3, 6, 6, 6, 6]
+    swapped = [
+        Entry(**{**vars(e), "scenario": {"transfer": "same data", "same data": "transfer"}[e.scenario]})
+        for e in planted()
+    ]
+    assert claims(swapped)[0].verdict == "does not hold here (the opposite does)"
+    assert claims([])[0].verdict == "not measured"
+
+
+def test_figures_are_means_of_differences_and_ratios_of_sums() -> None:
+    entries = planted()
+    total = sum(b * f for b in (0.03, 0.1, 0.5) for f in (1, 2))
+    found = claims(entries)
+    assert found[1].found is not None
+    assert found[1].found.value == pytest.approx((0.2 - 0.01) * total / 6)
+    assert found[2].found is not None
+    assert found[2].found.value == pytest.approx((0.05 - 0.02) * total / 6), "after clipping, where it changes anything"
+    ratios = {claim.text.split()[0] + claim.measure[-3:]: claim for claim in goals(entries)}
+    values = [claim.found.value for claim in goals(entries) if claim.found]
+    assert values == pytest.approx([0.5 / 0.12, 0.5 / 0.2, 1.5, 0.05 / 0.12]) and ratios
+    assert [claim.verdict for claim in goals(entries)] == ["met", "met", "missed", "missed"]
+
+
+def test_spaces_of_variants() -> None:
+    for variant, space in {
+        "features, box": "features",
+        "features, ball, labels random": "features",
+        "pixels, [0, 1]": "[0, 1]",
+        "pixels, [0, 1], by matching": "[0, 1]",
+        "generator, [0, 1]": "[0, 1]",
+        "pixels, 8/255, replaces rows": "8/255",
+        "": "",
+    }.items():
+        assert entry("tgda", 0.1, variant=variant).space == space
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study, run from the command line."""
+    base = tmp_path_factory.mktemp("study")
+    plan = {
+        "study": "feature-targeted",
+        "common": {"seeds": 2, "split": {"limit": 300}, "budgets": [0.05]},
+        "audits": {
+            "one": {
+                "scenario": "same data",
+                "encoder": "E",
+                "data": "D",
+                "audit": {"attacks": ["label-flip", "exact:steps=10", "gradient-canceling:head_radius=1"]},
+            }
+        },
+    }
+    (base / "plan.yaml").write_text(yaml.safe_dump(plan))
+    words = ["reproduce", "feature-targeted", "--plan", str(base / "plan.yaml"), "--out", str(base / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    return base / "out"
+
+
+def test_page_and_data_say_what_the_record_says(folder: Path) -> None:
+    entries, _ = collect(folder)
+    trials = [trial for trial in read(folder / "one") if trial.attack == "exact"]
+    drops = [trial.scores["exact"].clean.value - trial.scores["exact"].poisoned.value for trial in trials]  # type: ignore[union-attr]
+    (own,) = [e for e in entries if e.attack == "exact"]
+    assert own.seeds == 2 and own.drop.value == pytest.approx(sum(drops) / 2)
+    page, data = (folder / "study.md").read_text(), json.loads((folder / "study.json").read_text())
+    assert "not measured" in page and "E on D" in page
+    assert len(data["entries"]) == 3 and data["goals"][0]["comparisons"] == 1
+
+
+def test_a_study_that_is_there_is_not_run_again(folder: Path) -> None:
+    before = (folder / "one" / "record.jsonl").read_bytes()
+    plan = folder.parent / "plan.yaml"
+    done = CliRunner().invoke(app, ["reproduce", "feature-targeted", "--plan", str(plan), "--out", str(folder)])
+    assert done.exit_code == 0 and (folder / "one" / "record.jsonl").read_bytes() == before
+
+
+def test_plans_of_the_project_can_be_read() -> None:
+    for path in [*Path("src/foretaste/studies").glob("*.yaml"), *Path("studies").glob("*.yaml")]:
+        assert Study.read(path).audits
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study: nonsense\naudits: {}", "study = 'nonsense'"),
+        (
+            "study: feature-targeted\naudits: {a: {scenario: same data, encoder: e, data: d, audit: {bugdets: [1]}}}",
+            "audit a: the keys",
+        ),
+        ("study: feature-targeted\naudits: {../a: {scenario: same data, encoder: e, data: d}}", "named like folders"),
+        ("a: [", "readable YAML"),
+    ],
+)
+def test_wrong_plans(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message):
+        Study.read(path)
+
+
+def test_no_study(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="run `foretaste reproduce` first"):
+        write_study(tmp_path)
+    done = CliRunner().invoke(app, ["reproduce", "nonsense"])
+    assert done.exit_code != 0
