@@ -104,9 +104,19 @@ def test_attacks_that_worked_are_not_warned_of(ledger: dict[str, Any]) -> None:
     assert attack_warnings(Ledger(changed=[], **ledger)) == []
 
 
-def test_an_attack_that_cannot_move_says_so_in_its_record(world: Path, tmp_path: Path) -> None:
+def test_an_attack_that_cannot_move_is_a_failed_trial_with_its_curve(world: Path, tmp_path: Path) -> None:
     outcome = audit(feature_audit(world, attacks=[{"name": "exact", "steps": 2, "rate": 1e-9}]), tmp_path)
-    assert any("objective did not move" in text for text in outcome.records[1].warnings)
+    failed = outcome.records[1]
+    assert (
+        failed.status == "failed" and failed.error is not None and "nothing better in 2 steps" in failed.error.message
+    )
+    assert failed.ledger is not None and len(failed.ledger.objective) == 3
+
+
+def test_an_attack_that_hardly_moves_is_warned_of() -> None:
+    still, moved = (Ledger(changed=[], objective=[0.5, best, 0.4]) for best in (0.5002, 0.51))
+    assert "objective did not move (0.5 at the start, 0.5002 at best)" in attack_warnings(still)[0]
+    assert not attack_warnings(moved)
 
 
 # Feature files that leave parts out are divided as images would be.

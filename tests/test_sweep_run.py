@@ -187,7 +187,7 @@ def test_the_command_of_each_record_makes_it_again(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also after the folder was run with another grid, and where its name has a space."""
-    spec = image_audit(world, attacks=[f"{EXACT}:rate=1e-05", "weight-spy"], budgets=[0.15], seeds=2)
+    spec = image_audit(world, attacks=["emn:steps=3:rounds=1:stop=1e-05", "weight-spy"], budgets=[0.15], seeds=2)
     folder = tmp_path / "my audit"
     records = audit(spec, folder).records
     audit(spec.model_copy(update={"attacks": image_attacks("label-flip"), "budgets": (0.3,)}), folder)
