@@ -90,11 +90,11 @@ class Matching:
             m, k = rows.shape
             share = part(progress, first / len(goal), (first + m) / len(goal))
             wanted, base = goal[first : first + m].repeat_interleave(k, 0), images[rows.flatten()]  # [b k, ...]
-            leaf, value = self._move(carry, block, base, base / 255, wanted, half, 1, part(share, 0, 0.5))
+            leaf, value, first_half = self._move(carry, block, base, base / 255, wanted, half, 1, part(share, 0, 0.5))
             own = torch.arange(m) * k
             left = torch.cat([own, own + value.view(m, k).argmin(1)]).unique()  # sorted, from m to 2 m of them
             wanted, base = wanted[left], base[left]
-            leaf, _ = self._move(
+            leaf, _, second_half = self._move(
                 carry, block, base, leaf[left], wanted, self.steps - half, self.restarts + 1, part(share, 0.5, 1)
             )
             pixels = (leaf * 255).round().to(torch.uint8)
@@ -104,7 +104,7 @@ class Matching:
             best = own + judged.view(m, k).argmin(1)
             kept = torch.searchsorted(left, best)
             made.append((pixels[kept], rows.flatten()[best], gap[kept].norm(dim=1)))
-            passes += (half + 1) * m * k + (self.steps - half + 2) * len(left)
+            passes += first_half + second_half + len(left)
         pixels, chosen, distance = (torch.cat(parts) for parts in zip(*made, strict=True))
         return Inversion(pixels, chosen, distance, passes)
 
@@ -124,15 +124,17 @@ class Matching:
         steps: int,
         periods: int,
         progress: Progress,
-    ) -> tuple[Tensor, Tensor]:
-        """The best pixels in [0, 1] of each image on the way from `start`, and their objective [p]."""
-        found = []
+    ) -> tuple[Tensor, Tensor, int]:
+        """The best pixels in [0, 1] of each image on the way from `start`, their objective [p], and the passes."""
+        found, passes = [], 0
         for first in range(0, len(base), block):  # each block goes all the way: its graph alone is held
             some = slice(first, min(first + block, len(base)))
             share = part(progress, some.start / len(base), some.stop / len(base))
-            found.append(self._descend(carry(base[some]), start[some], goal[some], steps, periods, share))
+            carrier = carry(base[some])
+            found.append(self._descend(carrier, start[some], goal[some], steps, periods, share))
+            passes += carrier.passes
         leaves, values = zip(*found, strict=True)
-        return torch.cat(leaves), torch.cat(values)
+        return torch.cat(leaves), torch.cat(values), passes
 
     def _descend(
         self, carrier: PixelCarrier, start: Tensor, goal: Tensor, steps: int, periods: int, progress: Progress

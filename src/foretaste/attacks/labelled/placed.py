@@ -81,9 +81,10 @@ class PlacedAttack(LabelledAttack):
         Raises:
             SpecError: carrier pixels without images and an encoder.
         """
-        images, encoder = self.require_images(known) if self.carrier != "features" else (None, None)
-        if images is not None and encoder is not None and self.moves != "features":
-            return PixelCarrier(images.pixels[base], encoder, scaler, self.epsilon, known.runtime)
+        if self.carrier != "features":
+            images, encoder = self.require_images(known)  # before any work, also where they are needed only later
+            if self.moves != "features":
+                return PixelCarrier(images.pixels[base], encoder, scaler, self.epsilon, known.runtime)
         allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
         return FeatureCarrier(known.z[base], scaler, allowed)
 
