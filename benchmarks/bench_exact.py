@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
@@ -20,14 +21,28 @@ N, D, CLASSES, BUDGET, RIDGE = 5000, 64, 10, 0.03, 1e-3
 ROUNDS, CG_STEPS = 3, 16
 
 
-def features(n: int, name: str) -> tuple[Tensor, Tensor]:
+def features(n: int, name: str, d: int = D) -> tuple[Tensor, Tensor]:
     """Classes that overlap, variances that fall as a power of the rank, rotated: about 75 % for a linear head."""
     fixed, draws = stream(0, "bench"), stream(0, f"bench/{name}")
-    spectrum = torch.arange(1, D + 1) ** -0.7
-    rotation = torch.linalg.qr(torch.randn(D, D, generator=fixed))[0]
-    centres = 0.32 * torch.randn(CLASSES, D, generator=fixed)
+    spectrum = torch.arange(1, d + 1) ** -0.7
+    rotation = torch.linalg.qr(torch.randn(d, d, generator=fixed))[0]
+    centres = 0.32 * torch.randn(CLASSES, d, generator=fixed)
     y = torch.arange(n) % CLASSES
-    return (centres[y] + torch.randn(n, D, generator=draws)) * spectrum @ rotation, y
+    return (centres[y] + torch.randn(n, d, generator=draws)) * spectrum @ rotation, y
+
+
+def normal_equations(product: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
+    """U of H^2 U = H B by 16 steps of conjugate gradients from zero."""
+    u = torch.zeros_like(right)
+    residual = product(right)
+    direction = residual.clone()
+    for _ in range(CG_STEPS):
+        image = product(product(direction))
+        before = residual.square().sum()
+        step = before / (direction * image).sum()
+        u, residual = u + step * direction, residual - step * image
+        direction = residual + residual.square().sum() / before * direction
+    return u
 
 
 def approximate_step(known: Knowledge, z: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, float]:
@@ -49,15 +64,7 @@ def approximate_step(known: Knowledge, z: Tensor, y: Tensor, weight: Tensor) -> 
     def product(vector: Tensor) -> Tensor:
         return torch.autograd.grad((first * vector).sum(), weight, retain_graph=True)[0]
 
-    u = torch.zeros_like(slope)
-    residual = product(slope)  # of H^2 u = H slope
-    direction = residual.clone()
-    for _ in range(CG_STEPS):
-        image = product(product(direction))
-        before = residual.square().sum()
-        step = before / (direction * image).sum()
-        u, residual = u + step * direction, residual - step * image
-        direction = residual + residual.square().sum() / before * direction
+    u = normal_equations(product, slope)
     left = float((product(u) - slope).norm() / slope.norm())
     return -torch.autograd.grad((first * u).sum(), z)[0], left
 

@@ -87,7 +87,7 @@ class Preconditioner:
 def solve(
     curvature: Curvature,
     right: Tensor,
-    preconditioner: Preconditioner,
+    preconditioner: Preconditioner | None,
     *,
     start: Tensor | None = None,
     tolerance: float = 1e-6,
@@ -99,7 +99,8 @@ def solve(
     Args:
         curvature: H at the point in question; its objective's ridge must be > 0.
         right: B.
-        preconditioner: of this or of a nearby H.
+        preconditioner: of this or of a nearby H; None: without, which is fastest where none is at hand and the
+            tolerance is loose or the rows are few: making one then costs more than all the products it saves.
         start: a nearby solution (warm start).
         tolerance: on the relative residual.
         most: products with H in float32.
@@ -130,12 +131,12 @@ def solve(
 
 
 def _iterate(
-    curvature: Curvature, residual: Tensor, preconditioner: Preconditioner, goal: float, most: int
+    curvature: Curvature, residual: Tensor, preconditioner: Preconditioner | None, goal: float, most: int
 ) -> tuple[Tensor, Tensor, int]:
     """Conjugate gradients from 0 until the residual is below `goal`: solution, residual, products with H."""
     x, direction, before, used = torch.zeros_like(residual), torch.zeros_like(residual), 1.0, 0
     while float(residual.norm()) > goal and used < most:
-        conditioned = preconditioner(residual)
+        conditioned = preconditioner(residual) if preconditioner else residual - residual.mean(0)
         now = float((residual * conditioned).sum())
         direction = conditioned + (now / before) * direction
         image = curvature.product(direction)
