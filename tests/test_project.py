@@ -161,3 +161,4 @@ def test_results_page_is_what_the_records_say() -> None:
     from scripts import results
 
     assert results.PAGE.read_text(encoding="utf-8") == results.page(), "run python -m scripts.results"
+    assert results.STUDY_PAGE.read_text(encoding="utf-8") == results.study(), "run python -m scripts.results"

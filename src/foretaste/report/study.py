@@ -13,7 +13,7 @@ from foretaste.errors import RecordError
 from foretaste.record import Estimate, read
 from foretaste.report.claims import CLIPPED, Claim, Entry, claims, goals
 from foretaste.report.naming import label
-from foretaste.report.numbers import budget, points
+from foretaste.report.numbers import budget, percent, points
 from foretaste.report.summary import Row, Summary, summarise
 
 FILE, PAGE, DATA = "study.yaml", "study.md", "study.json"
@@ -23,17 +23,28 @@ def write_study(folder: Path) -> list[Path]:
     """Write study.md and study.json from the records in a study's folder.
 
     Raises:
-        RecordError: no study there, or an audit without a record.
+        RecordError: no study there, or an audit's record is damaged.
     """
-    entries, sections = collect(folder)
-    found, own = claims(entries), goals(entries)
-    page = "\n\n".join(
-        ["# Study: feature-targeted", _claims("The paper's claims", found), _claims("Goals", own), *sections]
-    )
-    (folder / PAGE).write_text(page.rstrip() + "\n", encoding="utf-8")
-    values = {"claims": [asdict(c) for c in found], "goals": [asdict(c) for c in own], "entries": _plain(entries)}
+    entries, _ = collect(folder)
+    (folder / PAGE).write_text(page_of(folder), encoding="utf-8")
+    values = {
+        "claims": [asdict(claim) for claim in claims(entries)],
+        "goals": [asdict(claim) for claim in goals(entries)],
+        "entries": [{**asdict(entry), "space": entry.space} for entry in entries],
+    }
     (folder / DATA).write_text(json.dumps(values, indent=1, default=_json) + "\n", encoding="utf-8")
     return [folder / PAGE, folder / DATA]
+
+
+def page_of(folder: Path) -> str:
+    """The study's page, in Markdown.
+
+    Raises:
+        RecordError: as `write_study`.
+    """
+    entries, sections = collect(folder)
+    heads = [_claims("The paper's claims", claims(entries)), _claims("Goals", goals(entries))]
+    return "\n\n".join(["# Study: feature-targeted", *heads, *sections]).rstrip() + "\n"
 
 
 def collect(folder: Path) -> tuple[list[Entry], list[str]]:
@@ -77,14 +88,14 @@ def _negated(change: Estimate) -> Estimate:
 
 
 def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[Entry]) -> str:
-    clean = next(iter(summary.clean.scores.values())).clean if summary.clean else None
+    clean = next(iter(summary.clean.scores.values())).clean.value if summary.clean else float("nan")
     rows = ", ".join(f"{count:,} {kind}" for kind, count in summary.data.rows.items())
     budgets = sorted({entry.budget for entry in entries})
-    seeds = sorted({entry.seeds for entry in entries})
+    seeds = " or ".join(str(count) for count in sorted({entry.seeds for entry in entries}))
     head = (
-        f"{part['scenario']}; rows: {rows}; clean accuracy {100 * clean.value:.1f} %; " if clean else ""
-    ) + f"{' or '.join(map(str, seeds))} seeds; drops in points with 95 % intervals, in brackets after clipping to the "
-    head += "clean feature range."
+        f"{part['scenario'].capitalize()}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. Drops of "
+        "accuracy in points with 95 % intervals; in brackets after clipping poison to the clean feature range."
+    )
     lines = ["| attack | " + " | ".join(budget(b) for b in budgets) + " |", "| --- |" + " ---: |" * len(budgets)]
     names = dict.fromkeys((entry.attack, entry.variant) for entry in entries)
     for attack, variant in names:
@@ -101,15 +112,12 @@ def _cell(entry: Entry) -> str:
 
 
 def _claims(title: str, found: list[Claim]) -> str:
-    lines = [
-        f"## {title}",
-        "| statement | measured by | found | comparisons | verdict |\n| --- | --- | --- | ---: | --- |",
-    ]
-    table = [
+    lines = ["| statement | measured by | found | comparisons | verdict |", "| --- | --- | --- | ---: | --- |"]
+    lines += [
         f"| {claim.text} | {claim.measure} | {_found(claim)} | {claim.comparisons} | **{claim.verdict}** |"
         for claim in found
     ]
-    return "\n\n".join(lines) + "\n" + "\n".join(table)
+    return f"## {title}\n\n" + "\n".join(lines)
 
 
 def _found(claim: Claim) -> str:
@@ -119,10 +127,6 @@ def _found(claim: Claim) -> str:
     if claim.verdict in {"met", "missed"}:
         return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
     return f"{points(e.value)} [{points(e.low)}, {points(e.high)}] points"
-
-
-def _plain(entries: list[Entry]) -> list[dict[str, Any]]:
-    return [{**asdict(entry), "space": entry.space} for entry in entries]
 
 
 def _json(value: Any) -> Any:
