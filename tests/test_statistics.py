@@ -8,6 +8,7 @@ from foretaste.statistics import (
     mean_interval,
     paired_change,
     paired_change_over_seeds,
+    ratio_interval,
     smallest_visible_change,
     wilson,
 )
@@ -128,3 +129,14 @@ def test_smallest_visible_change_is_the_half_width_of_the_paired_interval() -> N
     found = paired_change(before, after)
     assert smallest_visible_change(20_000) == pytest.approx((found.high - found.low) / 2, rel=0.1)
     assert smallest_visible_change(400) == pytest.approx(10 * smallest_visible_change(40_000))
+
+
+def test_ratio_of_sums_and_its_interval() -> None:
+    random = np.random.default_rng(0)
+    second = random.uniform(0.5, 1.5, 400)
+    first = 3 * second + random.normal(0, 0.5, 400)
+    found = ratio_interval(np.stack([first, second], 1))
+    assert found.value == pytest.approx(first.sum() / second.sum()) and found.n == 400
+    spread = 0.5 / (second.mean() * 400**0.5)  # of the mean residual, over the mean of the second
+    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert found.low < 3 < found.high

@@ -27,6 +27,7 @@ def entry(attack: str, drop: float, *, variant: str = "features, box", budget: f
         attack=attack,
         variant=variant,
         budget=budget,
+        knowledge="full",
         drop=estimate,
         clipped=None if clipped is None else estimate.model_copy(update={"value": clipped}),
         seeds=5,
@@ -69,6 +70,7 @@ def test_planted_claims_hold_and_their_reverse_does_not() -> None:
     ]
     assert claims(swapped)[0].verdict == "does not hold here (the opposite does)"
     assert claims([])[0].verdict == "not measured"
+    assert claims(planted((0.1,)))[1].verdict == "too few comparisons to say"
 
 
 def test_figures_are_means_of_differences_and_ratios_of_sums() -> None:
@@ -79,10 +81,11 @@ def test_figures_are_means_of_differences_and_ratios_of_sums() -> None:
     assert found[1].found.value == pytest.approx((0.2 - 0.01) * total / 6)
     assert found[2].found is not None
     assert found[2].found.value == pytest.approx((0.05 - 0.02) * total / 6), "after clipping, where it changes anything"
-    ratios = {claim.text.split()[0] + claim.measure[-3:]: claim for claim in goals(entries)}
-    values = [claim.found.value for claim in goals(entries) if claim.found]
-    assert values == pytest.approx([0.5 / 0.12, 0.5 / 0.2, 1.5, 0.05 / 0.12]) and ratios
-    assert [claim.verdict for claim in goals(entries)] == ["met", "met", "missed", "missed"]
+    own = goals(entries)
+    values = [claim.found.value for claim in own if claim.found]
+    assert values == pytest.approx([x for x in (0.5 / 0.12, 0.5 / 0.2, 1.5, 0.05 / 0.12) for _ in range(3)])
+    assert [claim.verdict for claim in own] == ["met"] * 6 + ["missed"] * 6
+    assert own[0].text.endswith("at 3 %") and own[0].comparisons == 2
 
 
 def test_spaces_of_variants() -> None:

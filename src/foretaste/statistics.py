@@ -87,6 +87,22 @@ def mean_interval(values: Bits, seed: int = 0, level: float = 0.95) -> Estimate:
     return _percentile(float(values.mean()), values[picks].mean(1), len(values), level, "bootstrap over trials")
 
 
+def ratio_interval(pairs: Bits, seed: int = 0, level: float = 0.95) -> Estimate:
+    """Sum of the first numbers over the sum of the second, with a percentile bootstrap over the pairs.
+
+    Args:
+        pairs: float [k, 2]; the second column has a sum above 0.
+        seed: of the bootstrap.
+        level: coverage.
+    """
+    pairs = np.asarray(pairs, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(len(pairs), size=(DRAWS, len(pairs)))
+    sums = pairs[picks].sum(1)  # [draws, 2]
+    ratios = sums[:, 0] / np.where(sums[:, 1] > 0, sums[:, 1], np.inf)
+    value = float(pairs[:, 0].sum() / pairs[:, 1].sum())
+    return _percentile(value, ratios, len(pairs), level, "bootstrap over trials")
+
+
 def smallest_visible_change(n: int, share_that_moves: float = 0.1, level: float = 0.95) -> float:
     """The paired change below which n test rows cannot tell a change from none (half-width of the interval).
 

@@ -11,11 +11,12 @@ import yaml
 
 from foretaste.errors import RecordError
 from foretaste.record import Estimate, read
-from foretaste.report.claims import CLIPPED, Claim, Entry, claims, goals
+from foretaste.report.claims import FULL, Claim, Entry, claims, goals
 from foretaste.report.naming import label
 from foretaste.report.numbers import budget, percent, points
 from foretaste.report.summary import Row, Summary, summarise
 
+CLIPPED = "clipped"
 FILE, PAGE, DATA = "study.yaml", "study.md", "study.json"
 
 
@@ -27,9 +28,10 @@ def write_study(folder: Path) -> list[Path]:
     """
     entries, _ = collect(folder)
     (folder / PAGE).write_text(page_of(folder), encoding="utf-8")
+    full = [entry for entry in entries if entry.knowledge == FULL]
     values = {
-        "claims": [asdict(claim) for claim in claims(entries)],
-        "goals": [asdict(claim) for claim in goals(entries)],
+        "claims": [asdict(claim) for claim in claims(full)],
+        "goals": [asdict(claim) for claim in goals(full)],
         "entries": [{**asdict(entry), "space": entry.space} for entry in entries],
     }
     (folder / DATA).write_text(json.dumps(values, indent=1, default=_json) + "\n", encoding="utf-8")
@@ -43,7 +45,8 @@ def page_of(folder: Path) -> str:
         RecordError: as `write_study`.
     """
     entries, sections = collect(folder)
-    heads = [_claims("The paper's claims", claims(entries)), _claims("Goals", goals(entries))]
+    full = [entry for entry in entries if entry.knowledge == FULL]
+    heads = [_claims("The paper's claims", claims(full)), _claims("Goals", goals(full))]
     return "\n\n".join(["# Study: feature-targeted", *heads, *sections]).rstrip() + "\n"
 
 
@@ -77,6 +80,7 @@ def _entry(part: dict[str, Any], row: Row) -> Entry | None:
         attack=row.attack,
         variant=row.variant,
         budget=row.budget,
+        knowledge=part.get("knowledge", FULL),
         drop=_negated(head.change),
         clipped=_negated(clipped.change) if clipped else None,
         seeds=head.seeds,
@@ -92,8 +96,10 @@ def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[En
     rows = ", ".join(f"{count:,} {kind}" for kind, count in summary.data.rows.items())
     budgets = sorted({entry.budget for entry in entries})
     seeds = " or ".join(str(count) for count in sorted({entry.seeds for entry in entries}))
+    knows = part.get("knowledge", FULL)
+    known = "" if knows == FULL else f"; the attacker knows {knows}"
     head = (
-        f"{part['scenario'].capitalize()}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. Drops of "
+        f"{part['scenario'].capitalize()}{known}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. Drops of "
         "accuracy in points with 95 % intervals; in brackets after clipping poison to the clean feature range."
     )
     lines = ["| attack | " + " | ".join(budget(b) for b in budgets) + " |", "| --- |" + " ---: |" * len(budgets)]

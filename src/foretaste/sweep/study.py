@@ -22,6 +22,7 @@ class Part(BaseModel):
         scenario: whether the head is trained on the data set that the encoder was trained on.
         encoder: its short name in the study's tables.
         data: the data set's.
+        knowledge: what the attacker knows, in words; `full` (all training rows and the encoder) counts for the claims.
         audit: keys of an audit, over the study's common ones.
     """
 
@@ -29,6 +30,7 @@ class Part(BaseModel):
     scenario: Scenario
     encoder: str
     data: str
+    knowledge: str = "full"
     audit: dict[str, Any] = Field(default={})
 
 
