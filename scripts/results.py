@@ -30,10 +30,11 @@ the commands are where they lay beside it.
 STUDY_HEAD = """# Poisoned feature extractors: the paper's claims, measured
 
 Written by `python -m scripts.results` from `records/feature-targeted`; a test holds it to them. Lu, Yang, Kamath, Yu,
-"Indiscriminate Data Poisoning Attacks on Pre-trained Feature Extractors" (SaTML 2024, arXiv 2402.12626) publish no code;
-the attacks here are written from the paper's description and from its authors' earlier code, see
-[attacks.md](attacks.md). A statement *holds* if the mean of its comparisons is above zero by its 95 % interval (bootstrap
-over the comparisons). Rows are added to the head's training rows (`emn` replaces rows); the head is the exact one.
+"Indiscriminate Data Poisoning Attacks on Pre-trained Feature Extractors" (SaTML 2024, arXiv 2402.12626) publish no
+code; the attacks here are written from the paper's description and from its authors' earlier code, see
+[attacks.md](attacks.md). A statement *holds* if the mean of its comparisons is above zero by its 95 % interval
+(bootstrap over the comparisons). Rows are added to the head's training rows (`emn` replaces rows); the head is the
+exact one.
 
 """
 

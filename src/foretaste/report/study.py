@@ -99,8 +99,8 @@ def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[En
     knows = part.get("knowledge", FULL)
     known = "" if knows == FULL else f"; the attacker knows {knows}"
     head = (
-        f"{part['scenario'].capitalize()}{known}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. Drops of "
-        "accuracy in points with 95 % intervals; in brackets after clipping poison to the clean feature range."
+        f"{part['scenario'].capitalize()}{known}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. "
+        "Drops of accuracy in points with 95 % intervals; in brackets after clipping poison to the clean feature range."
     )
     lines = ["| attack | " + " | ".join(budget(b) for b in budgets) + " |", "| --- |" + " ---: |" * len(budgets)]
     names = dict.fromkeys((entry.attack, entry.variant) for entry in entries)
