@@ -1,4 +1,4 @@
-"""Feature matching beside bare passes: the same encoder, images, batch and precision, forward and back to the pixels."""
+"""Feature matching beside bare passes of the same encoder, images, batch and precision, forward and back to pixels."""
 
 from __future__ import annotations
 
