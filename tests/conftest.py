@@ -20,3 +20,27 @@ def shared() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's feature cache."""
     monkeypatch.setenv("FORETASTE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small data, features and an encoder of the user's own."""
+    from audit_fixture import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in that folder."""
+    monkeypatch.chdir(world)
+
+
+@pytest.fixture
+def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attacks that cheat or watch are in the table."""
+    from cheats_fixture import TABLE
+    from foretaste import attacks
+
+    for name, entry in TABLE.items():
+        monkeypatch.setitem(attacks.ATTACKS, name, entry)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import attacks_fixture as toy
-from audit_fixture import audit, command, feature_audit, image_audit, make_world
+from audit_fixture import audit, command, feature_audit, image_audit
 from foretaste.attacks.base import Knowledge, Poisoning
 from foretaste.attacks.labelled.emn import EMN
 from foretaste.attacks.labelled.error_minimising import ErrorMinimising
@@ -22,11 +22,6 @@ from foretaste.heads.scaler import Scaler
 from test_audit_trials import sklearn_accuracy
 
 C, D, M = 3, 4, 5
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def planted(n: int = 300, free: int = 30, name: str = "planted") -> tuple[Tensor, Tensor]:

@@ -33,11 +33,6 @@ FREE = {"name": "exact", "steps": 6, "constraint": "none", "rate": 2}
 ONE_ROW = 1 / 75 + 1e-9
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
 def rows(n: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
     random = np.random.default_rng(seed)
     y = random.integers(3, size=n)

@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit_fixture import audit, feature_audit, image_audit, make_world
+from audit_fixture import audit, feature_audit, image_audit
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.preflight import attack_warnings
 from foretaste.errors import DataError, SpecError
 from foretaste.record import Ledger
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def warned(world: Path, folder: Path, **values: Any) -> str:

@@ -6,21 +6,10 @@ from typing import Any
 
 import pytest
 
-from audit_fixture import audit, command, feature_audit, image_audit, make_world, trials_in
-from cheats_fixture import TABLE
-from foretaste import attacks
+from audit_fixture import audit, command, feature_audit, image_audit, trials_in
 from foretaste.record import TrialRecord
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, entry in TABLE.items():
-        monkeypatch.setitem(attacks.ATTACKS, name, entry)
+pytestmark = pytest.mark.usefixtures("cheats")
 
 
 def judged(world: Path, folder: Path, cheat: str, *, images: bool, **fields: Any) -> tuple[TrialRecord, list[str]]:

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, make_world, numbers
+from audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, numbers
 from cheats_fixture import SEEN, TABLE
 from foretaste import attacks
 from foretaste.audit.pipeline import Pipeline, prepare
@@ -21,11 +21,6 @@ from foretaste.sweep.run import perform
 
 RIDGE = 1e-3
 EXACT = {"name": "exact", "steps": 6}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from audit_fixture import command, image_audit, make_world
+from audit_fixture import command, image_audit
 from foretaste.attacks import ATTACKS
 from foretaste.audit.pipeline import prepare
 from foretaste.data import load
@@ -18,17 +18,9 @@ from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import CARD_KEY
 from foretaste.features.file import read_features
 
+pytestmark = pytest.mark.usefixtures("here")
+
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make"]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
 
 
 def made(path: Path) -> dict[str, Any]:

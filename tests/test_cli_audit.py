@@ -14,28 +14,20 @@ import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
 
-from audit_fixture import audit, command, feature_audit, make_world, numbers, trials_in
+from audit_fixture import audit, command, feature_audit, numbers, trials_in
 from foretaste import attacks
 from foretaste.audit.spec import AuditSpec
 from foretaste.cli.common import duration
 from foretaste.cli.progress import AuditProgress, Following
 from foretaste.record import FILE_NAME, read, unpack_labels
 
+pytestmark = pytest.mark.usefixtures("here")
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make", "--precision", "float32"]
 FEATURES = ["--features", "F.npz", "--validation", "V.npz", "--test", "T.npz"]
 SMALL = ["--attacks", "label-flip,exact:steps=3", "--budgets", "0.1", "--seeds", "2"]
 PROGRAM = "from foretaste.cli import main; main()"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
 
 
 def test_an_audit_from_flags_ends_with_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audit_fixture import command, make_world, numbers
+from audit_fixture import command, numbers
 from foretaste import __version__, attacks, probes
 from foretaste.attacks import ATTACKS
 from foretaste.audit.spec import AuditSpec
@@ -17,19 +17,11 @@ from foretaste.probes import PROBES
 from foretaste.record import read
 from foretaste.sweep.plan import configured
 
+pytestmark = pytest.mark.usefixtures("here")
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make", "--precision", "float32"]
 PROGRAM = "from foretaste.cli import main; main()"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
 
 
 def test_list_shows_every_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,14 +58,14 @@ def test_the_page_about_the_command_is_true(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "audit.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
     configured(AuditSpec.read(tmp_path / "audit.yaml"))
     known = ["--debug", "--help"]
-    for name in ("audit", "attack", "pretrain", "report"):
+    for name in ("audit", "attack", "pretrain", "reproduce", "report"):
         assert command(name, "--help") == 0
         known += re.findall(r"--[a-z-]+", capsys.readouterr().out)
     for name in ATTACKS:
         known += [f"--{field.replace('_', '-')}" for field in attacks.find(name).model_fields]
     assert not set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) - set(known)
     assert set(re.findall(r"foretaste ([a-z]+)", page)) <= {
-        *("audit", "attack", "pretrain", "list", "report", "schema", "cache"),
+        *("audit", "attack", "pretrain", "reproduce", "list", "report", "schema", "cache"),
     }
 
 

@@ -14,6 +14,8 @@ from audit_fixture import command, make_world
 from foretaste.cli import main
 from foretaste.errors import ForetasteError, SpecError
 
+pytestmark = pytest.mark.usefixtures("here")
+
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make"]
 FEATURES = ["--features", "F.npz", "--validation", "V.npz", "--test", "T.npz"]
 POISON = ["--budget", "0.1", "--out", "poison.npz"]
@@ -54,11 +56,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.yaml").write_text("data: [")
     (folder / "weights.pth").write_bytes(b"nothing to load")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
 
 
 AUDITS = {

@@ -13,25 +13,14 @@ from audit_fixture import (
     image_audit,
     make_world,
 )
-from cheats_fixture import TABLE
-from foretaste import attacks
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.errors import BudgetError, SpecError
 from foretaste.sweep.plan import Trial, configured, draw_pairs, estimate_seconds, plan
 
+pytestmark = pytest.mark.usefixtures("cheats")
+
 EXACT = "exact:steps=4"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, entry in TABLE.items():
-        monkeypatch.setitem(attacks.ATTACKS, name, entry)
 
 
 def planned(spec: AuditSpec) -> list[Trial]:

@@ -23,8 +23,7 @@ from audit_fixture import (
     numbers,
     trials_in,
 )
-from cheats_fixture import TABLE, Spy
-from foretaste import attacks
+from cheats_fixture import Spy
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.errors import RecordError, SpecError
@@ -33,17 +32,6 @@ from foretaste.sweep.plan import Trial, plan
 from foretaste.sweep.run import SPEC_FILE, run
 
 EXACT = "exact:steps=4"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, entry in TABLE.items():
-        monkeypatch.setitem(attacks.ATTACKS, name, entry)
 
 
 def planned(spec: AuditSpec) -> list[Trial]:
@@ -95,6 +83,8 @@ from pathlib import Path
 from audit_fixture import Watched
 from foretaste.audit.spec import AuditSpec
 from foretaste.sweep.run import run
+
+pytestmark = pytest.mark.usefixtures("cheats")
 
 
 class Killed(Watched):
