@@ -87,7 +87,8 @@ class Preconditioner:
 def _factored(factors: Tensor, right: Tensor) -> Tensor:
     """(L L')^-1 R: the bits of `torch.cholesky_solve`, which copies L first, and so takes several times as long."""
     once = torch.linalg.solve_triangular(factors, right, upper=False)
-    return torch.linalg.solve_triangular(factors.mT, once, upper=True)
+    both: Tensor = torch.linalg.solve_triangular(factors.mT, once, upper=True)
+    return both
 
 
 def solve(
