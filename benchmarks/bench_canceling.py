@@ -4,7 +4,9 @@ The loop is that of the public code (watml/plim) at its simplest: each iteration
 clean and poisoned rows together, with its graph, and then the gradient of that gradient's square with respect to the
 poison. Here it cancels weight and bias and counts the ridge, as Foretaste does, so that both sides have one objective.
 The public code for a convolutional network keeps the clean rows' gradient from iteration to iteration; that milder loop
-is measured too (`kept_loop`), without a goal. The least of each side's times counts, as in `bench_head`.
+is measured too (`kept_loop`), without a goal: it does the same work as the closed form, in float32 where that sums in
+float64, so the goal is about the work on clean rows that need not be done again. The least of each side's times counts,
+as in `bench_head`.
 """
 
 from __future__ import annotations

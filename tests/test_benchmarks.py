@@ -9,7 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+
+from foretaste.heads.solve import solve
+from heads_fixture import naive_hessian, problem
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,3 +80,29 @@ def test_numbers_are_written_only_if_asked(
 def test_every_bench_in_the_table_exists(runner: Any) -> None:
     modules = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
     assert modules == set(runner.BENCHES)
+
+
+def test_slopes_are_the_powers_that_were_planted(runner: Any) -> None:
+    slope = import_module("benchmarks.bench_scaling").slope
+    assert slope((10, 20, 40), [3 * size**1.5 for size in (10, 20, 40)]) == pytest.approx(1.5)
+    assert slope((10, 20, 40), [7.0] * 3) == pytest.approx(0, abs=1e-12)
+
+
+def test_both_sides_of_the_canceling_bench_have_one_objective(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = import_module("benchmarks.bench_canceling")
+    for name, size in {"N": 200, "D": 6, "POISONS": 20, "ROUNDS": 1}.items():
+        monkeypatch.setattr(bench, name, size)
+    found = bench.main()
+    assert found["objective_apart"] < 1e-5
+    assert found["gradient_apart"] < 1e-4
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_inverse_bench_may_solve_without_a_preconditioner(exact: bool) -> None:
+    p = problem(60, 5, 4)
+    right = np.random.default_rng(3).normal(size=(4, 6))
+    curvature = p.objective(5).curvature(torch.as_tensor(p.head()))
+    found = solve(curvature, torch.as_tensor(right), None, tolerance=1e-5, exact=exact)
+    left = naive_hessian(p, p.head()) @ found.value.numpy().ravel() - right.ravel()
+    assert 0 < found.iterations < 200
+    assert np.linalg.norm(left) <= 2e-5 * np.linalg.norm(right)

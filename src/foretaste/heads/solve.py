@@ -68,11 +68,11 @@ class Preconditioner:
     def __call__(self, residual: Tensor) -> Tensor:
         """Approximately H^-1 R for R float64 [C, d + 1] whose columns sum to zero."""
         if self._whole:
-            out = torch.cholesky_solve(residual.reshape(1, -1, 1), self._factors).reshape(residual.shape)
+            out = _factored(self._factors, residual.reshape(1, -1, 1)).reshape(residual.shape)
         elif len(self._factors) == 1:
-            out = torch.cholesky_solve(residual.T, self._factors[0]).T
+            out = _factored(self._factors[0], residual.T).T
         else:
-            out = torch.cholesky_solve(residual[:, :, None], self._factors)[:, :, 0]
+            out = _factored(self._factors, residual[:, :, None])[:, :, 0]
         return out - out.mean(0)
 
     @staticmethod
@@ -82,6 +82,13 @@ class Preconditioner:
         count = sum(len(part) for part in curvature.objective.parts)
         side = classes * width if classes * width <= DENSE else width
         return min(count, max(ROWS, 2 * width)) * side / (3 * count)
+
+
+def _factored(factors: Tensor, right: Tensor) -> Tensor:
+    """(L L')^-1 R: the bits of `torch.cholesky_solve`, which copies L first, and so takes several times as long."""
+    once = torch.linalg.solve_triangular(factors, right, upper=False)
+    both: Tensor = torch.linalg.solve_triangular(factors.mT, once, upper=True)
+    return both
 
 
 def solve(
