@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -169,3 +170,13 @@ def test_images_may_repeat() -> None:
     known = toy.pixel_knowledge(30)
     made = Exact(carrier="pixels", steps=3, epsilon=4).poison(replace(known), 70, 0)
     assert made.pixels is not None and len(made.pixels) == 70 and set(made.base.tolist()) == set(range(30))
+
+
+def test_a_carrier_that_is_gone_leaves_no_graph_behind() -> None:
+    known = toy.pixel_knowledge()
+    assert known.images is not None and known.encoder is not None
+    carrier = PixelCarrier(known.images.pixels[:8], known.encoder, Scaler.of([known.z]), None, known.runtime)
+    carrier.features()
+    gone = weakref.ref(carrier)
+    del carrier
+    assert gone() is None

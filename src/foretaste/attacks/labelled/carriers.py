@@ -105,15 +105,15 @@ class PixelCarrier:
         self.passes = 0
         self._batch = block_of(encoder, base)
         self._graphs: list[tuple[Tensor, Tensor] | None] = []
-        self._held = 0
+        self._held = _Held()
 
     def features(self) -> Tensor:
         """One forward pass; its graph is kept for `pull` as far as memory allows."""
         self.passes += len(self.leaf)
-        self._graphs, self._held = [], 0
+        self._graphs, self._held = [], _Held()
         outputs = []
         for block in self.leaf.split(self._batch):
-            keep = self._held < GRAPH_BYTES
+            keep = self._held.bytes < GRAPH_BYTES
             images, z = self._forward(block, graph=keep)
             self._graphs.append((images, z) if keep else None)
             outputs.append(z.detach().cpu())
@@ -148,10 +148,17 @@ class PixelCarrier:
         if self.runtime.channels_last:
             block = block.contiguous(memory_format=torch.channels_last)
         block.requires_grad_(graph)
-        count = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+        count = torch.autograd.graph.saved_tensors_hooks(self._held, lambda tensor: tensor)
         with torch.set_grad_enabled(graph), self.runtime.autocast(), count:
             return block, self.encoder(block)
 
-    def _count(self, tensor: Tensor) -> Tensor:
-        self._held += tensor.nbytes
+
+class _Held:
+    """Counts the bytes of what a graph keeps. No method of the carrier: that would tie carrier and graph for good."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        self.bytes += tensor.nbytes
         return tensor.detach()
