@@ -28,6 +28,7 @@ def entry(attack: str, drop: float, *, variant: str = "features, box", budget: f
         variant=variant,
         budget=budget,
         knowledge="full",
+        clean=float(str(fields.get("clean", 0.8))),
         drop=estimate,
         clipped=None if clipped is None else estimate.model_copy(update={"value": clipped}),
         seeds=5,
@@ -62,30 +63,39 @@ def planted(budgets: tuple[float, ...] = (0.03, 0.1, 0.5)) -> list[Entry]:
 
 def test_planted_claims_hold_and_their_reverse_does_not() -> None:
     found = claims(planted())
-    assert [claim.verdict for claim in found] == ["holds"] * 5
-    assert [claim.comparisons for claim in found] == [10 * 3, 6, 6, 6, 6]
+    assert [claim.verdict for claim in found] == ["holds"] * 6
+    assert [claim.comparisons for claim in found] == [10 * 3, 10 * 3, 6, 6, 6, 6]
     swapped = [
         Entry(**{**vars(e), "scenario": {"transfer": "same data", "same data": "transfer"}[e.scenario]})
         for e in planted()
     ]
     assert claims(swapped)[0].verdict == "does not hold here (the opposite does)"
     assert claims([])[0].verdict == "not measured"
-    assert claims(planted((0.1,)))[1].verdict == "too few comparisons to say"
+    assert claims(planted((0.1,)))[2].verdict == "too few comparisons to say"
 
 
 def test_figures_are_means_of_differences_and_ratios_of_sums() -> None:
     entries = planted()
     total = sum(b * f for b in (0.03, 0.1, 0.5) for f in (1, 2))
     found = claims(entries)
-    assert found[1].found is not None
-    assert found[1].found.value == pytest.approx((0.2 - 0.01) * total / 6)
     assert found[2].found is not None
-    assert found[2].found.value == pytest.approx((0.05 - 0.02) * total / 6), "after clipping, where it changes anything"
+    assert found[2].found.value == pytest.approx((0.2 - 0.01) * total / 6)
+    assert found[3].found is not None
+    assert found[3].found.value == pytest.approx((0.05 - 0.02) * total / 6), "after clipping, where it changes anything"
     own = goals(entries)
     values = [claim.found.value for claim in own if claim.found]
     assert values == pytest.approx([x for x in (0.5 / 0.12, 0.5 / 0.2, 1.5, 0.05 / 0.12) for _ in range(3)])
     assert [claim.verdict for claim in own] == ["met"] * 6 + ["missed"] * 6
     assert own[0].text.endswith("at 3 %") and own[0].comparisons == 2
+
+
+def test_a_share_of_the_clean_accuracy() -> None:
+    """Half the points of a pipeline with a quarter of the accuracy are twice the share."""
+    own = [entry("exact", 0.4, budget=b, clean=0.8) for b in (0.1, 0.2, 0.3)]
+    other = [entry("exact", 0.2, budget=b, clean=0.2, scenario="transfer", data="t") for b in (0.1, 0.2, 0.3)]
+    points, share, *_ = claims([*own, *other])
+    assert points.verdict.startswith("does not hold here (the opp") and share.verdict == "holds"
+    assert share.found is not None and share.found.value == pytest.approx(1.0 - 0.5)
 
 
 def test_spaces_of_variants() -> None:
@@ -125,7 +135,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_page_and_data_say_what_the_record_says(folder: Path) -> None:
-    entries, _ = collect(folder)
+    entries, counted, _ = collect(folder)
+    assert counted == entries
     trials = [trial for trial in read(folder / "one") if trial.attack == "exact"]
     drops = [trial.scores["exact"].clean.value - trial.scores["exact"].poisoned.value for trial in trials]  # type: ignore[union-attr]
     (own,) = [e for e in entries if e.attack == "exact"]

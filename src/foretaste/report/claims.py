@@ -35,6 +35,7 @@ class Entry:
         attack, variant: as in the record.
         budget: added (or replaced) rows / training rows.
         knowledge: what the attacker knows, in a word.
+        clean: accuracy without poison.
         drop: clean accuracy minus poisoned, mean over seeds.
         clipped: the same after poison features are clipped to the clean range; None if clipping changes nothing.
         seeds: trials behind it.
@@ -47,6 +48,7 @@ class Entry:
     variant: str
     budget: float
     knowledge: str
+    clean: float
     drop: Estimate
     clipped: Estimate | None
     seeds: int
@@ -94,7 +96,12 @@ def claims(entries: list[Entry]) -> list[Claim]:
         _differs(
             "Transfer is more vulnerable than same data",
             "drop on transfer data minus drop on the encoder's own data, same encoder, attack and budget",
-            _transfer(entries),
+            _transfer(entries, relative=False),
+        ),
+        _differs(
+            "The same, as a share of the clean accuracy",
+            "as above, each drop over the accuracy without poison",
+            _transfer(entries, relative=True),
         ),
         _differs(
             "Input-space attacks without a countermeasure are strong",
@@ -197,13 +204,13 @@ def _against(
     return [one - other for one, other in _pairs(entries, names, space, others, clipped)]
 
 
-def _transfer(entries: list[Entry]) -> list[float]:
+def _transfer(entries: list[Entry], *, relative: bool) -> list[float]:
     """Per encoder, attack, variant and budget: mean over transfer pipelines minus mean over same-data ones."""
     groups: dict[tuple[str, str, str, float], dict[str, list[float]]] = {}
     for e in entries:
         if e.attack != "label-flip":
             key = (e.encoder, e.attack, e.variant, e.budget)
-            groups.setdefault(key, {}).setdefault(e.scenario, []).append(e.drop.value)
+            groups.setdefault(key, {}).setdefault(e.scenario, []).append(e.drop.value / (e.clean if relative else 1))
     return [
         float(np.mean(found["transfer"]) - np.mean(found["same data"])) for found in groups.values() if len(found) == 2
     ]

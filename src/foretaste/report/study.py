@@ -26,12 +26,11 @@ def write_study(folder: Path) -> list[Path]:
     Raises:
         RecordError: no study there, or an audit's record is damaged.
     """
-    entries, _ = collect(folder)
+    entries, counted, _ = collect(folder)
     (folder / PAGE).write_text(page_of(folder), encoding="utf-8")
-    full = [entry for entry in entries if entry.knowledge == FULL]
     values = {
-        "claims": [asdict(claim) for claim in claims(full)],
-        "goals": [asdict(claim) for claim in goals(full)],
+        "claims": [asdict(claim) for claim in claims(counted)],
+        "goals": [asdict(claim) for claim in goals(counted)],
         "entries": [{**asdict(entry), "space": entry.space} for entry in entries],
     }
     (folder / DATA).write_text(json.dumps(values, indent=1, default=_json) + "\n", encoding="utf-8")
@@ -44,19 +43,22 @@ def page_of(folder: Path) -> str:
     Raises:
         RecordError: as `write_study`.
     """
-    entries, sections = collect(folder)
-    full = [entry for entry in entries if entry.knowledge == FULL]
-    heads = [_claims("The paper's claims", claims(full)), _claims("Goals", goals(full))]
+    _, counted, sections = collect(folder)
+    heads = [_claims("The paper's claims", claims(counted)), _claims("Goals", goals(counted))]
     return "\n\n".join(["# Study: feature-targeted", *heads, *sections]).rstrip() + "\n"
 
 
-def collect(folder: Path) -> tuple[list[Entry], list[str]]:
-    """All entries of a study, and a section of its page per audit."""
+def collect(folder: Path) -> tuple[list[Entry], list[Entry], list[str]]:
+    """All entries of a study, those that count for its claims, and a section of its page per audit.
+
+    What does not count: attackers who know less, and pipelines whose clean head is no better than the most frequent
+    class, where there is no accuracy to lose.
+    """
     path = folder / FILE
     if not path.is_file():
         raise RecordError(f"{path}: a study", got="nothing there", do="run `foretaste reproduce` first")
     parts: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["audits"]
-    entries: list[Entry] = []
+    entries, counted = list[Entry](), list[Entry]()
     sections = []
     for name, part in parts.items():
         if not (folder / name).is_dir():
@@ -64,8 +66,15 @@ def collect(folder: Path) -> tuple[list[Entry], list[str]]:
         summary = summarise(read(folder / name))
         own = [e for row in summary.rows if (e := _entry(part, row))]
         entries += own
-        sections.append(_section(name, part, summary, own))
-    return entries, sections
+        able = _able(summary)
+        counted += [entry for entry in own if able and entry.knowledge == FULL]
+        sections.append(_section(name, part, summary, own, able))
+    return entries, counted, sections
+
+
+def _able(summary: Summary) -> bool:
+    """The clean head is better than the most frequent class, by its interval."""
+    return summary.clean is not None and next(iter(summary.clean.scores.values())).clean.low > summary.data.chance
 
 
 def _entry(part: dict[str, Any], row: Row) -> Entry | None:
@@ -81,6 +90,7 @@ def _entry(part: dict[str, Any], row: Row) -> Entry | None:
         variant=row.variant,
         budget=row.budget,
         knowledge=part.get("knowledge", FULL),
+        clean=head.clean.value,
         drop=_negated(head.change),
         clipped=_negated(clipped.change) if clipped else None,
         seeds=head.seeds,
@@ -91,7 +101,7 @@ def _negated(change: Estimate) -> Estimate:
     return change.model_copy(update={"value": -change.value, "low": -change.high, "high": -change.low})
 
 
-def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[Entry]) -> str:
+def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[Entry], able: bool) -> str:
     clean = next(iter(summary.clean.scores.values())).clean.value if summary.clean else float("nan")
     rows = ", ".join(f"{count:,} {kind}" for kind, count in summary.data.rows.items())
     budgets = sorted({entry.budget for entry in entries})
@@ -102,6 +112,8 @@ def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[En
         f"{part['scenario'].capitalize()}{known}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. "
         "Drops of accuracy in points with 95 % intervals; in brackets after clipping poison to the clean feature range."
     )
+    if not able:
+        head += " The clean head is no better than the most frequent class: not counted in the claims."
     lines = ["| attack | " + " | ".join(budget(b) for b in budgets) + " |", "| --- |" + " ---: |" * len(budgets)]
     names = dict.fromkeys((entry.attack, entry.variant) for entry in entries)
     for attack, variant in names:
