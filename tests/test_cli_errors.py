@@ -152,6 +152,12 @@ ATTACKS = {
         "--target-index: a test row in [0, 59]; got 60",
     ),
     "a row below 0": (["pacl", *IMAGES, *STEER, "--target-index", "-1"], "a test row in [0, 59]; got -1"),
+    "its own class, bad-encoder": (["bad-encoder", *IMAGES, *STEER, "--target-class", "0"], "another class than the"),
+    "a shadow set below a batch": (["bad-encoder", *IMAGES, *STEER, "--batch", "999"], "shadow: a batch of 999 images"),
+    "a class without references": (
+        ["bad-encoder", *IMAGES, *STEER, "--split", "0.9,0,0"],
+        "references: images of the one class that the target shall get; got no image",
+    ),
     "an encoder as npz": (["pacl", *IMAGES, *STEER, "--out", "p.npz"], "--out: a file that ends in .safetensors"),
 }
 OTHERS = {

@@ -47,6 +47,11 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.weights.pacl:PACL",
         "PA-CL (our reconstruction): edit the encoder so that one chosen image gets one chosen class",
     ),
+    "bad-encoder": (
+        "weights",
+        "foretaste.attacks.weights.bad_encoder:BadEncoder",
+        "BadEncoder's three losses with one target image in the place of the trigger: the baseline of PA-CL",
+    ),
 }
 
 

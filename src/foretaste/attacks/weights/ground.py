@@ -107,6 +107,38 @@ def prepare(encoder: Encoder, shadow: Images, runtime: Runtime, part: Part, metr
     return _prepare(encoder, encoder.sha256(), shadow, runtime, part, metric)
 
 
+def check_scene(target: Tensor, references: Images, shadow: Images, batch: int) -> None:
+    """What every attack on the weights needs before it begins.
+
+    Raises:
+        SpecError: no references or of several classes, another shape or type, the target among the references, or
+            fewer shadow images than a batch and the held-out tenth.
+    """
+    labels = references.labels.unique().tolist()
+    if len(labels) != 1:
+        raise SpecError(
+            "references: images of the one class that the target shall get",
+            got=f"labels {labels}" if labels else "no image",
+            do="give the attacker's own split at least one image of the class",
+        )
+    size = list(shadow.pixels.shape[1:])
+    if list(target.shape) != size or target.dtype != torch.uint8 or list(references.pixels.shape[1:]) != size:
+        found = f"target {target.dtype} {list(target.shape)}, references {list(references.pixels.shape[1:])}"
+        raise SpecError(f"target and references: uint8 {size} as the shadow images", got=found)
+    if bool((references.pixels == target).flatten(1).all(1).any()):
+        raise SpecError(
+            "target: an image that is not of the desired class",
+            got="an image that is among the references of that class",
+            do="choose another target or another class",
+        )
+    if held_in(len(shadow)) < batch:
+        raise SpecError(
+            f"shadow: a batch of {batch} images besides the tenth that is held out",
+            got=f"{len(shadow)} images",
+            do="pass more images or a smaller batch",
+        )
+
+
 def views_of(target: Tensor, count: int, random: torch.Generator) -> Tensor:
     """Uint8 [count, 3, H, W]: the image itself, or random flips and shifts by up to an eighth of its sides."""
     if count == 1:

@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
-from foretaste.attacks.weights.ground import METRIC_ROWS, Ground, Part, difference, held_in, prepare, views_of
+from foretaste.attacks.weights.ground import METRIC_ROWS, Ground, Part, check_scene, difference, prepare, views_of
 from foretaste.encoders.base import Encoder
-from foretaste.errors import AttackError, SpecError
+from foretaste.errors import AttackError
 from foretaste.features.embed import embed
 from foretaste.images import Images
 from foretaste.record import Ledger
@@ -100,11 +100,11 @@ class PACL(WeightAttack):
         """Edit a copy of the encoder, see `WeightAttack.corrupt`; a tenth of the shadow set only measures utility.
 
         Raises:
-            SpecError: no references or of several classes, too few shadow images, a target of another shape, or no
-                weight to train.
+            SpecError: no references or of several classes, the target among them or of another shape, too few shadow
+                images, or no weight to train.
             AttackError: the loss only diverged, or the target came no closer to the references.
         """
-        self._check(target, references, shadow)
+        check_scene(target, references, shadow, self.batch)
         ground = prepare(encoder, shadow, runtime, self.trainable, self.optimizer == "natural")
         random = stream(seed, "attack")
         chosen = references.pixels[torch.randperm(len(references), generator=random)[: self.references]]
@@ -144,25 +144,6 @@ class PACL(WeightAttack):
     def _moving(self) -> bool:
         """Whether the references go through the edited encoder at each step."""
         return self.reference_side != "clean" or self.anchor > 0
-
-    def _check(self, target: Tensor, references: Images, shadow: Images) -> None:
-        labels = references.labels.unique().tolist()
-        if len(labels) != 1:
-            raise SpecError(
-                "references: images of the one class that the target shall get",
-                got=f"labels {labels}" if labels else "no image",
-                do="give the attacker's own split at least one image of the class",
-            )
-        size = list(shadow.pixels.shape[1:])
-        if list(target.shape) != size or target.dtype != torch.uint8 or list(references.pixels.shape[1:]) != size:
-            found = f"target {target.dtype} {list(target.shape)}, references {list(references.pixels.shape[1:])}"
-            raise SpecError(f"target and references: uint8 {size} as the shadow images", got=found)
-        if held_in(len(shadow)) < self.batch:
-            raise SpecError(
-                f"shadow: a batch of {self.batch} images besides the tenth that is held out",
-                got=f"{len(shadow)} images",
-                do="pass more images or a smaller batch",
-            )
 
     def _descend(self, edited: Encoder, scene: Scene, random: torch.Generator, progress: Progress) -> list[float]:
         """Train the chosen weights in place; returns the loss before each step."""

@@ -1,0 +1,185 @@
+"""BadEncoder with one target image and no trigger: the form in which it is a baseline of PA-CL.
+
+Jia, Liu, Gong: BadEncoder: Backdoor Attacks to Pre-trained Encoders in Self-Supervised Learning, IEEE S&P 2022.
+With the clean encoder f, the edited one f', the target t, references r_j of the
+desired class, unlabelled shadow images s, and c the cosine:
+
+    L  = L0 + lambda1 L1 + lambda2 L2
+    L0 = - mean_j c(f'(t), f'(r_j))      effectiveness: the target's feature goes to the references'
+    L1 = - mean_j c(f'(r_j), f(r_j))     the references keep their clean features
+    L2 = - mean_s c(f'(s), f(s))         utility: so do all other images
+
+The paper's L0 is a mean over shadow images with a trigger; a single target stands in their place. Neither f(r_j) nor
+f(s) changes, so both are computed once; and t and r_j are the same for the whole batch, so they are encoded once per
+step. The public code encodes a copy of them with every shadow image, and both networks; the gradient is the same.
+It passes flipped and recoloured references through f' in L1; here they are as they are, as in L0.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
+from foretaste.attacks.weights.ground import Ground, check_scene, difference, held_in, prepare
+from foretaste.encoders.base import Encoder
+from foretaste.errors import AttackError
+from foretaste.features.embed import embed
+from foretaste.images import Images
+from foretaste.record import Ledger
+from foretaste.runtime import Runtime, stream
+
+
+class BadEncoder(WeightAttack):
+    """BadEncoder with one target image. Normalisation layers stay in eval mode and keep their affine parts.
+
+    All kernels and matrices that move the features are trained, and the last epoch's weights are kept, as in the
+    paper's public code. A tenth of the shadow set only measures utility.
+    """
+
+    name: ClassVar[str] = "bad-encoder"
+    references: int = Field(1, ge=1, description="most references used; drawn from those given; the paper has one")
+    consistency: float = Field(1.0, ge=0, description="lambda1, weight of L1: the references keep their features")
+    utility: float = Field(1.0, ge=0, description="lambda2, weight of L2: the shadow images keep theirs")
+    step: float = Field(1e-3, gt=0, description="learning rate of SGD")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    decay: float = Field(5e-4, ge=0, description="weight decay of SGD")
+    batch: int = Field(256, ge=1, description="shadow images per step")
+    epochs: int = Field(
+        200, ge=1, description="passes over the shadow set; the paper's has 50,000 images, so a small one needs more"
+    )
+
+    def planned(self, shadow: int) -> int:
+        """All steps, and the clean features; see `WeightAttack.planned`."""
+        steps = self.epochs * (held_in(shadow) // self.batch)
+        return steps * (self.batch + 1 + self.references) + shadow
+
+    def corrupt(
+        self,
+        encoder: Encoder,
+        target: Tensor,
+        references: Images,
+        shadow: Images,
+        seed: int,
+        runtime: Runtime,
+        progress: Progress = quiet,
+    ) -> Corruption:
+        """Edit a copy of the encoder, see `WeightAttack.corrupt`.
+
+        Raises:
+            SpecError: no references or of several classes, the target among them or of another shape, fewer shadow
+                images than a batch, or no weight to train.
+            AttackError: the loss is not a number, or the target came no closer to the references.
+        """
+        check_scene(target, references, shadow, self.batch)
+        ground = prepare(encoder, shadow, runtime, "all", False)
+        random = stream(seed, "attack")
+        chosen = references.pixels[torch.randperm(len(references), generator=random)[: self.references]]
+        scene = Scene(target, chosen, embed(encoder, chosen, runtime), shadow.pixels, ground, runtime)
+        edited = copy.deepcopy(encoder)
+        before = _look(edited, scene)
+        curve = self._descend(edited, scene, random, progress)
+        after = _look(edited, scene)
+        if not after["effectiveness"] < before["effectiveness"]:
+            raise AttackError(
+                f"{self.name}: a target closer to the references than before",
+                got=f"L0 {before['effectiveness']:.4g} before, {after['effectiveness']:.4g} after {len(curve)} steps",
+                do="use more epochs, another step or a smaller utility weight",
+                curve=curve,
+            )
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in edited.body.state_dict().items()}
+        changed, figures = difference(encoder.body.state_dict(), state)
+        ledger = Ledger(
+            changed=changed,
+            objective=curve,
+            objective_name="L0 + lambda1 L1 + lambda2 L2",
+            better="lower",
+            figures=figures | {"effectiveness_before": before["effectiveness"]} | after,
+            passes=ground.passes
+            + len(curve) * (self.batch + 1 + len(chosen))
+            + len(chosen)
+            + 2 * (1 + len(chosen) + len(ground.held_out)),
+        )
+        return Corruption(state, ledger)
+
+    def loss(self, edited: Encoder, scene: Scene, rows: Tensor) -> Tensor:
+        """L of one step, a scalar with a graph to the edited weights.
+
+        Args:
+            edited: f'.
+            scene: the target, the references, and the clean features of everything.
+            rows: int64 [b], the step's shadow images.
+        """
+        images = torch.cat([scene.shadow[rows], scene.target[None], scene.references])
+        with scene.runtime.autocast():
+            z = edited(scene.runtime.images(images))
+        shadow, target, references = z.split([len(rows), 1, len(scene.references)])
+        parts = losses(target[0], references, scene.z_references.to(z), shadow, scene.ground.z[rows].to(z))
+        return parts[0] + self.consistency * parts[1] + self.utility * parts[2]
+
+    def _descend(self, edited: Encoder, scene: Scene, random: torch.Generator, progress: Progress) -> list[float]:
+        """Train in place for all epochs; returns the loss before each step."""
+        weights = scene.ground.unlock(edited.body)
+        optimizer = torch.optim.SGD(weights, lr=self.step, momentum=self.momentum, weight_decay=self.decay)
+        steps = self.epochs * (len(scene.ground.rows) // self.batch)
+        curve = list[float]()
+        for rows in islice(scene.ground.batches(self.batch, random), steps):
+            loss = self.loss(edited, scene, rows)
+            curve.append(float(loss.detach()))
+            if not loss.isfinite():
+                raise AttackError(
+                    f"{self.name}: a finite loss",
+                    got=f"{curve.pop():g} at step {len(curve) + 1}",
+                    do="use a smaller step",
+                    curve=curve,
+                )
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                weight.grad = gradient
+            optimizer.step()
+            progress(len(curve), steps)
+        return curve
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One target before its attack: uint8 [3, H, W], [m, 3, H, W] and [n, 3, H, W]; z_references [m, d] is clean."""
+
+    target: Tensor
+    references: Tensor
+    z_references: Tensor
+    shadow: Tensor
+    ground: Ground
+    runtime: Runtime
+
+
+def losses(
+    target: Tensor, references: Tensor, clean_references: Tensor, shadow: Tensor, clean_shadow: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L0, L1 and L2, scalars in [-1, 1], of features [d], [m, d], [m, d], [b, d] and [b, d]; lower is better.
+
+    >>> x, y = torch.eye(2)
+    >>> [float(part) for part in losses(x, torch.stack([x, y]), torch.stack([x, y]), 3 * x[None], y[None])]
+    [-0.5, -1.0, -0.0]
+    """
+    return (
+        -cosine_similarity(target[None], references).mean(),
+        -cosine_similarity(references, clean_references).mean(),
+        -cosine_similarity(shadow, clean_shadow).mean(),
+    )
+
+
+def _look(network: Encoder, scene: Scene) -> dict[str, float]:
+    """The losses for the ledger, L2 on held-out shadow rows as a cosine."""
+    held_out, runtime = scene.ground.held_out, scene.runtime
+    target, references, shadow = (
+        embed(network, pixels, runtime) for pixels in (scene.target[None], scene.references, scene.shadow[held_out])
+    )
+    parts = losses(target[0], references, scene.z_references, shadow, scene.ground.z[held_out])
+    return {"effectiveness": float(parts[0]), "consistency": float(parts[1]), "held_out_cosine": -float(parts[2])}
