@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from audit_fixture import command, numbers
-from foretaste import __version__, attacks, probes
+from foretaste import __version__, attacks, defences, probes
 from foretaste.attacks import ATTACKS
 from foretaste.audit.spec import AuditSpec
+from foretaste.defences import DEFENCES
 from foretaste.features.cache import FeatureCache
 from foretaste.probes import PROBES
 from foretaste.record import read
@@ -27,7 +28,7 @@ PROGRAM = "from foretaste.cli import main; main()"
 def test_list_shows_every_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list") == 0
     text = capsys.readouterr().out
-    for name in (*ATTACKS, *PROBES, "digits", "timm:NAME", "simclr"):
+    for name in (*ATTACKS, *PROBES, *DEFENCES, "digits", "timm:NAME", "simclr"):
         assert f"\n  {name} " in text
 
 
@@ -37,11 +38,12 @@ def test_list_shows_fields_with_ranges_and_defaults(capsys: pytest.CaptureFixtur
     assert "--constraint  none | box | ball, default box" in text
     assert "--quantile  float > 0 and <= 1, default 0.95" in text
     assert "--ridge  float > 0, default 0.001" in text  # the probe of the same name
-    for table in (ATTACKS, PROBES):
+    finders = {attacks.find: ATTACKS, probes.find: PROBES, defences.find: DEFENCES}
+    for find, table in finders.items():
         for name in table:
             assert command("list", name) == 0
             shown = capsys.readouterr().out
-            found = attacks.find(name) if table is ATTACKS else probes.find(name)
+            found = find(name)
             for key, field in found.model_fields.items():
                 assert f"--{key.replace('_', '-')}  " in shown
                 assert str(field.description) in shown

@@ -82,6 +82,29 @@ class Dropped(Part):
     poison: Estimate | None = Field(default=None, description="of the poison: its true positives; None without poison")
 
 
+class Alarm(Part):
+    """A filter at one false-alarm rate: the rows that score above the threshold are dropped, and the head fitted."""
+
+    rate: float = Field(description="share of clean rows that the threshold is set to flag, at most")
+    threshold: float = Field(description="rows that score above it are flagged, in the filter's own units")
+    poison: Estimate | None = Field(default=None, description="flagged share of the poison; None without poison")
+    clean: Estimate = Field(description="flagged share of the clean training rows")
+    scores: ProbeScores = Field(description="headline probe on the rows left; `clean`: the twin under the same filter")
+    predictions: str = Field(description="its test predictions, see pack_labels")
+
+
+class Screening(Part):
+    """One filter of the defender's on the training rows of a trial."""
+
+    filter: dict[str, JsonValue] = Field(description="its name and every field")
+    calibration: str = Field(description="rows whose scores set the thresholds")
+    calibration_rows: int
+    auroc: Estimate | None = Field(
+        default=None, description="chance that a poisoned row outscores a clean training row; None without poison"
+    )
+    alarms: list[Alarm] = Field(description="by false-alarm rate, ascending")
+
+
 class TargetScores(Part):
     """What happened to the one chosen image (threat `weights`)."""
 
@@ -165,6 +188,7 @@ class TrialRecord(Part):
     digests: dict[str, str] = Field(default={}, description="sha256 of clean features, poison, poisoned encoder")
     scores: dict[str, ProbeScores] = Field(default={}, description="by probe; the first is the headline")
     dropped: dict[str, Dropped] = Field(default={}, description="by score, of those under a filter")
+    defences: dict[str, Screening] = Field(default={}, description="by filter, with the fields that were set")
     target: TargetScores | None = None
     predictions: dict[str, str] = Field(default={}, description="test predictions by probe, see pack_labels")
     truth: str = Field(default="", description="test labels, see pack_labels")

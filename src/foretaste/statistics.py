@@ -34,6 +34,48 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     return Estimate(value=share, low=low, high=high, n=n, method=f"wilson {level:g}")
 
 
+def auroc(high: Bits, low: Bits, level: float = 0.95) -> Estimate:
+    """Chance that a number of `high` exceeds one of `low`, ties for half, with DeLong's interval on the logit scale.
+
+    DeLong, DeLong and Clarke-Pearson, Biometrics 1988: the variance of each number's own share of pairs won, over both
+    samples. Where all pairs are won (or lost) it is 0; the interval is then Wilson's for as many trials as the smaller
+    sample has numbers, which is wider than what the pairs would give.
+
+    Args:
+        high: scores [m] that should be higher, m >= 1.
+        low: scores [n], n >= 1.
+        level: coverage.
+    """
+    high, low = (np.asarray(values, dtype=np.float64) for values in (high, low))
+    if not len(high) or not len(low):
+        raise ValueError(f"auroc expects scores of both kinds, got {len(high)} and {len(low)}")
+    won, lost = _shares_below(high, low), 1 - _shares_below(low, high)  # of each high one, [m]; of each low one, [n]
+    value, few = float(won.mean()), min(len(high), len(low))
+    variance = sum(float(s.var(ddof=1)) / len(s) if len(s) > 1 else 0.25 for s in (won, lost))
+    low_end, high_end = 0.0, 1.0
+    if value in (0.0, 1.0):
+        bounds = wilson(few * round(value), few, level)
+        low_end, high_end = bounds.low, bounds.high
+    else:
+        odds = np.log(value / (1 - value))
+        reach = NormalDist().inv_cdf(0.5 + level / 2) * float(np.sqrt(variance)) / (value * (1 - value))
+        low_end, high_end = (float(1 / (1 + np.exp(-np.clip(odds + s * reach, -700, 700)))) for s in (-1, 1))
+    return Estimate(
+        value=value,
+        low=min(low_end, value),
+        high=max(high_end, value),
+        n=len(high) + len(low),
+        method=f"DeLong {level:g}",
+    )
+
+
+def _shares_below(values: Bits, others: Bits) -> Bits:
+    """Share of the others [n] below each value [m], ties for half: float [m]."""
+    ordered = np.sort(others)
+    sides = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return sum(sides) / (2 * len(ordered))  # type: ignore[return-value]
+
+
 def paired_change(before: Bits, after: Bits, seed: int = 0, level: float = 0.95) -> Estimate:
     """Mean change of a yes/no score over the same rows, with a percentile bootstrap over the rows.
 

@@ -14,9 +14,11 @@ from foretaste.attacks.base import Knowledge
 from foretaste.audit.known import Known, Loan, know, lend
 from foretaste.audit.parts import Note, embed_parts, feature_parts
 from foretaste.audit.retrain import Countered, countered_twin
+from foretaste.audit.screening import Screened, configured_filters, screened_twin
 from foretaste.audit.spec import AuditSpec
 from foretaste.data import load, split
 from foretaste.data.split import Split
+from foretaste.defences.base import Filter
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import SpecError
@@ -55,6 +57,8 @@ class Pipeline:
         predictions: of the fitted probes on the test rows.
         known: what the attacker of the labelled data knows of all this.
         countered: the headline probe on the clean training rows after each countermeasure that changes them.
+        filters: the defender's, by their key in the record.
+        screened: what each filter makes of the clean training rows.
         seconds: spent on each stage.
         notes: what the record should say about the pipeline itself.
     """
@@ -69,6 +73,8 @@ class Pipeline:
     predictions: dict[str, Tensor]
     known: Known
     countered: dict[str, Countered] = field(default_factory=dict)
+    filters: dict[str, Filter] = field(default_factory=dict)
+    screened: dict[str, Screened] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -185,7 +191,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         ForetasteError: bad data, a bad encoder or a setting that does not fit them.
     """
     runtime = make_runtime(spec.device)
-    probes = configured_probes(spec)
+    probes, filters = configured_probes(spec), configured_filters(spec)
     seconds: dict[str, float] = {}
     notes: list[str] = []
     images, encoder, cache = None, None, FeatureCache()
@@ -216,10 +222,16 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         note("fit", index, len(probes))
         fitted[key] = probe.fit(train.z, train.y, len(train.classes), 0, runtime)
     predictions = {key: one.predict(test.z) for key, one in fitted.items()}
-    pipeline = Pipeline(spec, parts, images, encoder, runtime, probes, fitted, predictions, known, notes=tuple(notes))
+    pipeline = Pipeline(
+        spec, parts, images, encoder, runtime, probes, fitted, predictions, known, filters=filters, notes=tuple(notes)
+    )
     twins = countered_twin(pipeline)
     seconds["fit"] = perf_counter() - start
-    return replace(pipeline, countered=twins, seconds=seconds)
+    start = perf_counter()
+    screened = screened_twin(pipeline, note)
+    if filters:
+        seconds["defences"] = perf_counter() - start
+    return replace(pipeline, countered=twins, screened=screened, seconds=seconds)
 
 
 def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str, object]:

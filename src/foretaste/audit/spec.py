@@ -93,6 +93,9 @@ class AuditSpec(BaseModel):
     countermeasures: tuple[str, ...] = Field(
         default=DEFAULT_COUNTERMEASURES, description="of the defender, each judged beside the headline"
     )
+    defences: tuple[MethodSpec, ...] = Field(
+        default=(), description="filters of the defender, each scoring the training rows of the labelled-data trials"
+    )
     device: str = Field(default="auto", description="auto, cpu or cuda")
     precision: str = Field(
         default="auto", pattern="^(auto|float32|bfloat16|bfloat16-channels-last|float32-channels-last)$"
@@ -106,7 +109,7 @@ class AuditSpec(BaseModel):
             values = dict(values)
             if values.get("features") is not None and values.get("attacks") is None:
                 values["attacks"] = FEATURE_ATTACKS
-            for key in ("attacks", "probes"):
+            for key in ("attacks", "probes", "defences"):
                 items = values.get(key)
                 if isinstance(items, list | tuple):
                     values[key] = [MethodSpec.parse(item) if isinstance(item, str) else item for item in items]
@@ -199,6 +202,8 @@ class AuditSpec(BaseModel):
             left_out.add("attacker")
         if self.countermeasures == DEFAULT_COUNTERMEASURES:
             left_out.add("countermeasures")
+        if not self.defences:
+            left_out.add("defences")
         return {key: value for key, value in self._entries().items() if key not in left_out}
 
     def _entries(self) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from foretaste.audit.exhibits import gallery, project
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings, controls, preflight
 from foretaste.audit.referee import judge_corruption, judge_poisoning, require
-from foretaste.audit.retrain import countered, mix, refit
+from foretaste.audit.retrain import Countered, countered, mix, refit
 from foretaste.audit.scores import accuracy, compare
+from foretaste.audit.screening import Screened, screened, screening, screening_warnings
 from foretaste.audit.spec import TrialSpec
 from foretaste.errors import AttackError, ForetasteError
 from foretaste.features.embed import embed
@@ -110,9 +111,14 @@ def clean_trial(pipeline: Pipeline, trial: TrialSpec, command: str) -> TrialReco
             "scores": {key: ProbeScores(clean=accuracy(now, truth)) for key, now in found.items()},
             "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
             "dropped": {key: one.dropped for key, one in twin.items() if one.dropped},
+            "defences": {key: screening(pipeline, key, one) for key, one in pipeline.screened.items()},
             "truth": pack_labels(truth.numpy()),
             "controls": yardsticks,
-            "warnings": [*preflight(pipeline, yardsticks), *(note for one in twin.values() for note in one.notes)],
+            "warnings": [
+                *preflight(pipeline, yardsticks),
+                *_notes(twin, pipeline.screened),
+                *screening_warnings(pipeline),
+            ],
             "seconds": {**{name: round(value, 4) for name, value in pipeline.seconds.items()}, **timer.seconds},
         }
     )
@@ -144,18 +150,27 @@ def labelled_trial(
             found = refit(pipeline, mixed.z, mixed.y, trial.seed)
             others = countered(pipeline, mixed, trial.seed)
             found |= {key: one.predictions for key, one in others.items()}
+        filtered: dict[str, Screened] = {}
+        if pipeline.filters:
+            with stage("defences"):
+                filtered = screened(pipeline, mixed, trial.seed)
         truth = pipeline.test.y
         return {
             "digests": {"poison": digest_tensors(_content(poisoning))},
             "scores": {key: compare(pipeline.clean_twin(key), now, truth) for key, now in found.items()},
             "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
             "dropped": {key: one.dropped for key, one in others.items() if one.dropped},
-            "warnings": [*attack_warnings(poisoning.ledger), *(note for one in others.values() for note in one.notes)],
+            "defences": {key: screening(pipeline, key, one) for key, one in filtered.items()},
+            "warnings": [*attack_warnings(poisoning.ledger), *_notes(others, filtered)],
             "exhibits": gallery(pipeline, poisoning),
             "projection": project(pipeline, z, poisoning.y),
         }
 
     return attempt.finish(body)
+
+
+def _notes(others: dict[str, Countered], filtered: dict[str, Screened]) -> list[str]:
+    return [note for one in others.values() for note in one.notes] + [n for one in filtered.values() for n in one.notes]
 
 
 def weight_trial(

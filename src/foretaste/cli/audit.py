@@ -57,6 +57,12 @@ def audit(
             "centroid-filtered; default clipped."
         ),
     ] = None,
+    defences: Annotated[
+        str | None,
+        typer.Option(
+            help="Filters of the training rows, as in --attacks: sphere,spectral:centred=false; default none."
+        ),
+    ] = None,
     split: common.SplitShares = None,
     split_seed: common.SplitSeed = None,
     limit: common.Limit = None,
@@ -88,6 +94,7 @@ def audit(
         "probes": None if probes is None else [part for part in probes.split(",") if part],
         "ridge": ridge,
         "countermeasures": None if countermeasures is None else [part for part in countermeasures.split(",") if part],
+        "defences": None if defences is None else [part for part in defences.split(",") if part],
         "device": device,
         "precision": precision,
     }

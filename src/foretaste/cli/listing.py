@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 from foretaste.attacks import ATTACKS
 from foretaste.audit.options import COUNTERMEASURES
 from foretaste.data.sources import SOURCES
+from foretaste.defences import DEFENCES
 from foretaste.encoders import ARCHITECTURES
 from foretaste.errors import SpecError
 from foretaste.method import Method
@@ -30,6 +31,7 @@ def everything() -> str:
             "FOLDER": "FOLDER/class/*.png",
         },
         "countermeasures (--countermeasures)": dict(COUNTERMEASURES),
+        "defences (--defences)": {name: f"[{kind}] {line}" for name, (kind, _, line) in DEFENCES.items()},
         "encoders (--encoder)": dict(ARCHITECTURES),
         "pre-training (foretaste pretrain --method)": {name: line for name, (_, line) in METHODS.items()},
     }
@@ -37,7 +39,7 @@ def everything() -> str:
     for title, rows in blocks.items():
         width = max(map(len, rows))
         lines += [title, *(f"  {name:<{width}}  {line}" for name, line in rows.items()), ""]
-    return "\n".join([*lines, "foretaste list NAME shows the fields of an attack, probe or method."])
+    return "\n".join([*lines, "foretaste list NAME shows the fields of an attack, probe, defence or method."])
 
 
 def fields_of(name: str) -> str:
@@ -46,7 +48,7 @@ def fields_of(name: str) -> str:
     Raises:
         SpecError: no such method.
     """
-    from foretaste import attacks, pretrain, probes
+    from foretaste import attacks, defences, pretrain, probes
 
     found: list[tuple[type[Method], str]] = []
     if name in ATTACKS:
@@ -54,10 +56,12 @@ def fields_of(name: str) -> str:
         found.append((attacks.find(name), how))
     if name in PROBES:
         found.append((probes.find(name), f"foretaste audit --probes {name}:FIELD=VALUE"))
+    if name in DEFENCES:
+        found.append((defences.find(name), f"foretaste audit --defences {name}:FIELD=VALUE"))
     if name in METHODS:
         found.append((pretrain.find(name), f"foretaste pretrain --method {name} --FIELD VALUE"))
     if not found:
-        known = ", ".join(dict.fromkeys([*ATTACKS, *PROBES, *METHODS]))
+        known = ", ".join(dict.fromkeys([*ATTACKS, *PROBES, *DEFENCES, *METHODS]))
         raise SpecError(f"list: one of {known}", got=repr(name), do="see `foretaste list`")
     return "\n\n".join(_fields(method, how) for method, how in found)
 

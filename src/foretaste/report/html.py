@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from foretaste.report import details, evidence, plots, tables
+from foretaste.report import defences, details, evidence, plots, tables
 from foretaste.report.naming import class_name
 from foretaste.report.summary import Summary
 from foretaste.report.verdict import Sentence
@@ -52,6 +52,7 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             figures=[(plot.name, embed(plot.figure)) for plot in shown],
             labelled=tables.labelled(summary),
             judged=tables.judged(summary),
+            defences=defences.table(summary),
             weights=tables.weights(summary),
             pairs=tables.pairs(summary),
             failures=tables.failures(summary),

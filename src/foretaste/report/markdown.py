@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from foretaste.report import evidence, tables
+from foretaste.report import defences, evidence, tables
 from foretaste.report.summary import Summary
 from foretaste.report.tables import Table
 from foretaste.report.verdict import Sentence
@@ -17,6 +17,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
     parts += ["## Labelled rows", *(_table(rows) if rows.lines else ["Not part of this audit."])]
     if rows.lines and (judged := tables.judged(summary)):
         parts += _table(judged)
+    if screened := defences.table(summary):
+        parts += _table(screened)
     weights = tables.weights(summary)
     parts += ["## Encoder weights", *(_table(weights) if weights.lines else ["Not part of this audit."])]
     parts += _table(pairs) if pairs.lines else []

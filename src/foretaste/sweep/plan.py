@@ -12,6 +12,7 @@ from foretaste import attacks as table
 from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows, require_replaceable
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.pipeline import Pipeline
+from foretaste.audit.screening import RATES
 from foretaste.audit.spec import AuditSpec, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
@@ -108,6 +109,8 @@ def plan(pipeline: Pipeline) -> list[Trial]:
     spec = pipeline.spec
     # Probes with all their fields: a default that changes in a later version makes another trial.
     base = {**spec.base(), "probes": [probe.entry() for probe in pipeline.probes.values()]}
+    if pipeline.filters:
+        base["defences"] = [defence.entry() for defence in pipeline.filters.values()]
     inputs = pipeline.inputs()
     trials = [Trial(TrialSpec(base=base, inputs=inputs, attack={"name": "none"}), None)]
     for attack in configured(spec):
@@ -173,6 +176,7 @@ def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
         else:
             rows = poisoned_rows(trial.spec.budget or 0, len(pipeline.train))
             moved, fits = trial.attack.planned(rows)
-            judged = 1 + len(pipeline.spec.countermeasures)
+            # A filter: a fit at each rate, and scores that cost about two more.
+            judged = 1 + len(pipeline.spec.countermeasures) + (len(RATES) + 2) * len(pipeline.filters)
             total += (3 * moved + rows) * per_image + (fits + judged) * per_fit
     return total

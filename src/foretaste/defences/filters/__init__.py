@@ -1,0 +1,1 @@
+"""Filters: a suspicion score per training row of the head."""
