@@ -32,6 +32,7 @@ from foretaste.sweep.plan import Trial, plan
 from foretaste.sweep.run import SPEC_FILE, run
 
 EXACT = "exact:steps=4"
+pytestmark = pytest.mark.usefixtures("cheats")
 
 
 def planned(spec: AuditSpec) -> list[Trial]:
@@ -83,8 +84,6 @@ from pathlib import Path
 from audit_fixture import Watched
 from foretaste.audit.spec import AuditSpec
 from foretaste.sweep.run import run
-
-pytestmark = pytest.mark.usefixtures("cheats")
 
 
 class Killed(Watched):
