@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from audit_fixture import audit, command, feature_audit, identities, image_audit, make_world
-from cheats_fixture import SEEN, TABLE
-from foretaste import attacks
+from cheats_fixture import SEEN
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.exhibits import png
 from foretaste.audit.pipeline import Pipeline, prepare
@@ -35,10 +34,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
+def unseen(cheats: None) -> None:
     SEEN.clear()
-    for name, entry in TABLE.items():
-        monkeypatch.setitem(attacks.ATTACKS, name, entry)
 
 
 def other(world: Path) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, numbers
-from cheats_fixture import SEEN, TABLE
-from foretaste import attacks
+from cheats_fixture import SEEN
 from foretaste.audit.pipeline import Pipeline, prepare
 from foretaste.data import load, split
 from foretaste.record import unpack_labels
@@ -24,10 +23,8 @@ EXACT = {"name": "exact", "steps": 6}
 
 
 @pytest.fixture(autouse=True)
-def spies(monkeypatch: pytest.MonkeyPatch) -> None:
+def unseen(cheats: None) -> None:
     SEEN.clear()
-    for name, entry in TABLE.items():
-        monkeypatch.setitem(attacks.ATTACKS, name, entry)
 
 
 def rows_of(tensors: list[torch.Tensor], shape: torch.Size) -> set[bytes]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from foretaste.errors import SpecError
+from foretaste.tables import look_up
 
 if TYPE_CHECKING:
     from foretaste.attacks.base import LabelledAttack, WeightAttack
@@ -61,11 +60,10 @@ def find(name: str) -> type[LabelledAttack] | type[WeightAttack]:
     Raises:
         SpecError: there is no such attack; the message lists what there is.
     """
-    if name not in ATTACKS:
-        raise SpecError(f"attack: one of {', '.join(ATTACKS)}", got=repr(name), do="see `foretaste list`")
-    module, _, attribute = ATTACKS[name][1].partition(":")
-    found: Any = getattr(import_module(module), attribute)
-    return found  # type: ignore[no-any-return]
+    found: type[LabelledAttack] | type[WeightAttack] = look_up(
+        "attack", {key: entry[1] for key, entry in ATTACKS.items()}, name
+    )
+    return found
 
 
 def configure(name: str, fields: dict[str, Any]) -> LabelledAttack | WeightAttack:

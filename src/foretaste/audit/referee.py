@@ -155,8 +155,8 @@ def _promise(attack: Mapping[str, Any], poisoning: Poisoning, replaces: bool) ->
     """The result names the constraint that the attack was configured with: a wider one would be easy to keep."""
     limits = poisoning.limits or {}
     carrier = "features" if poisoning.pixels is None else "pixels"
-    written = {"generator": "pixels"}.get(attack.get("carrier", carrier), attack.get("carrier", carrier))
-    ok = written == carrier and poisoning.replaces == replaces
+    asked_for = attack.get("carrier", carrier)
+    ok = ("pixels" if asked_for == "generator" else asked_for) == carrier and poisoning.replaces == replaces
     if carrier == "pixels":
         asked = attack.get("epsilon")
         ok = ok and poisoning.constraint == "pixels" and (asked is None or limits.get("epsilon", 256) <= asked)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from foretaste.errors import SpecError
+from foretaste.tables import look_up
 
 if TYPE_CHECKING:
     from foretaste.defences.base import Filter
@@ -71,11 +70,8 @@ def find(name: str) -> type[Filter]:
     Raises:
         SpecError: there is no such defence; the message lists what there is.
     """
-    if name not in DEFENCES:
-        raise SpecError(f"defence: one of {', '.join(DEFENCES)}", got=repr(name), do="see `foretaste list`")
-    module, _, attribute = DEFENCES[name][1].partition(":")
-    found: Any = getattr(import_module(module), attribute)
-    return found  # type: ignore[no-any-return]
+    found: type[Filter] = look_up("defence", {key: entry[1] for key, entry in DEFENCES.items()}, name)
+    return found
 
 
 def configure(name: str, fields: dict[str, Any]) -> Filter:

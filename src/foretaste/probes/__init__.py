@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from foretaste.errors import SpecError
+from foretaste.tables import look_up
 
 if TYPE_CHECKING:
     from foretaste.probes.base import Probe
@@ -33,11 +32,8 @@ def find(name: str) -> type[Probe]:
     Raises:
         SpecError: there is no such probe; the message lists what there is.
     """
-    if name not in PROBES:
-        raise SpecError(f"probe: one of {', '.join(PROBES)}", got=repr(name), do="see `foretaste list`")
-    module, _, attribute = PROBES[name][0].partition(":")
-    found: Any = getattr(import_module(module), attribute)
-    return found  # type: ignore[no-any-return]
+    found: type[Probe] = look_up("probe", {key: entry[0] for key, entry in PROBES.items()}, name)
+    return found
 
 
 def configure(name: str, fields: dict[str, Any]) -> Probe:

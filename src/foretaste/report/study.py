@@ -26,8 +26,8 @@ def write_study(folder: Path) -> list[Path]:
     Raises:
         RecordError: no study there, or an audit's record is damaged.
     """
-    entries, counted, _ = collect(folder)
-    (folder / PAGE).write_text(page_of(folder), encoding="utf-8")
+    entries, counted, sections = collect(folder)
+    (folder / PAGE).write_text(_page(counted, sections), encoding="utf-8")
     values = {
         "claims": [asdict(claim) for claim in claims(counted)],
         "goals": [asdict(claim) for claim in goals(counted)],
@@ -44,6 +44,10 @@ def page_of(folder: Path) -> str:
         RecordError: as `write_study`.
     """
     _, counted, sections = collect(folder)
+    return _page(counted, sections)
+
+
+def _page(counted: list[Entry], sections: list[str]) -> str:
     heads = [_claims("The paper's claims", claims(counted)), _claims("Goals", goals(counted))]
     return "\n\n".join(["# Study: feature-targeted", *heads, *sections]).rstrip() + "\n"
 

@@ -15,8 +15,8 @@ from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, Pix
 from foretaste.attacks.labelled.constraints import Box
 from foretaste.attacks.labelled.error_minimising import ErrorMinimising
 from foretaste.attacks.labelled.noise import SignNoise
-from foretaste.attacks.labelled.placed import require_usable
-from foretaste.errors import AttackError, BudgetError, DataError, SpecError
+from foretaste.attacks.labelled.placed import require_images, require_usable
+from foretaste.errors import AttackError, BudgetError, DataError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.record import Ledger
@@ -140,13 +140,8 @@ class EMN(LabelledAttack):
 
     def _carry(self, known: Knowledge, scaler: Scaler, base: Tensor) -> FeatureCarrier | PixelCarrier:
         if self.carrier == "pixels":
-            if known.images is None or known.encoder is None:
-                raise SpecError(
-                    f"{self.name} with carrier pixels: images and an encoder",
-                    got="features from a file",
-                    do="pass --data and --encoder, or --carrier features",
-                )
-            return PixelCarrier(known.images.pixels[base], known.encoder, scaler, self._bound, known.runtime)
+            images, encoder = require_images(self.name, self.carrier, known)
+            return PixelCarrier(images.pixels[base], encoder, scaler, self._bound, known.runtime)
         z, reach = known.z[base], (self._bound * scaler.scale).to(known.z)
         low, high = known.z.aminmax(dim=0)
         return FeatureCarrier(z, scaler, Box(torch.maximum(z - reach, low), torch.minimum(z + reach, high)))

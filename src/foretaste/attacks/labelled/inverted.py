@@ -14,7 +14,7 @@ from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.decoder import Architecture, Decoder, DecoderLoss
 from foretaste.attacks.labelled.inversion import Inversion, told
 from foretaste.attacks.labelled.matching import Matching, nearest_bases
-from foretaste.attacks.labelled.placed import PlacedAttack
+from foretaste.attacks.labelled.placed import PlacedAttack, require_images
 from foretaste.heads.scaler import Scaler
 from foretaste.record import Ledger
 
@@ -115,7 +115,7 @@ class InvertibleAttack(PlacedAttack):
         if self.way == "none" or placed.z is None:
             return placed
         found = self._inverted(known, scaler, placed.z, base, part(progress, 0.5, 1))
-        images, _ = self.require_images(known)
+        images, _ = require_images(self.name, self.carrier, known)
         numbers, rows = told(found, scaler.apply(placed.z), scaler.apply(known.z), images.pixels)
         changes = {
             "changed": sorted(set(found.base.tolist())),
@@ -127,7 +127,7 @@ class InvertibleAttack(PlacedAttack):
         return replace(placed, z=None, pixels=found.pixels, base=found.base, ledger=ledger, constraint="pixels")
 
     def _inverted(self, known: Knowledge, scaler: Scaler, z: Tensor, base: Tensor, progress: Progress) -> Inversion:
-        images, encoder = self.require_images(known)
+        images, encoder = require_images(self.name, self.carrier, known)
         runtime = known.runtime
         if self.inversion == "decoder":
             return self._decoder.invert(

@@ -82,25 +82,12 @@ class PlacedAttack(LabelledAttack):
             SpecError: carrier pixels without images and an encoder.
         """
         if self.carrier != "features":
-            images, encoder = self.require_images(known)  # before any work, also where they are needed only later
+            # Before any work, also where they are needed only later.
+            images, encoder = require_images(self.name, self.carrier, known)
             if self.moves != "features":
                 return PixelCarrier(images.pixels[base], encoder, scaler, self.epsilon, known.runtime)
         allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
         return FeatureCarrier(known.z[base], scaler, allowed)
-
-    def require_images(self, known: Knowledge) -> tuple[Images, Encoder]:
-        """The images and the encoder that carrier pixels needs.
-
-        Raises:
-            SpecError: the attacker has features alone.
-        """
-        if known.images is None or known.encoder is None:
-            raise SpecError(
-                f"{self.name} with carrier {self.carrier}: images and an encoder",
-                got="features from a file",
-                do="pass --data and --encoder, or --carrier features",
-            )
-        return known.images, known.encoder
 
     def deliver(
         self,
@@ -181,3 +168,18 @@ def require_usable(known: Knowledge) -> None:
         raise DataError(
             "attack: features that differ between rows", got="zero variance in all of them", do="check the encoder"
         )
+
+
+def require_images(name: str, carrier: str, known: Knowledge) -> tuple[Images, Encoder]:
+    """The images and the encoder that an attack on pixels needs.
+
+    Raises:
+        SpecError: the attacker has features alone.
+    """
+    if known.images is None or known.encoder is None:
+        raise SpecError(
+            f"{name} with carrier {carrier}: images and an encoder",
+            got="features from a file",
+            do="pass --data and --encoder, or --carrier features",
+        )
+    return known.images, known.encoder
