@@ -22,7 +22,7 @@ from foretaste.errors import RecordError
 
 FORMAT: Literal["foretaste.trial/1"] = "foretaste.trial/1"
 FILE_NAME = "record.jsonl"
-Threat = Literal["clean", "labelled", "weights"]
+Threat = Literal["clean", "labelled", "targeted", "pretraining", "weights"]
 
 
 class Part(BaseModel):

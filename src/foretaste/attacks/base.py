@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
 from foretaste.encoders.base import Encoder
@@ -146,6 +147,84 @@ def require_replaceable(attack: LabelledAttack, budget: float) -> None:
             got=f"{budget:g}",
             do="pass 1 for all of them",
         )
+
+
+class TargetedAttack(Method):
+    """An attack that adds labelled rows, or replaces some, so that one image gets one class (threat `targeted`).
+
+    Attributes:
+        replaces: what every `Poisoning` of the attack says of itself.
+    """
+
+    replaces: ClassVar[bool] = False
+
+    @abstractmethod
+    def poison_for(
+        self, known: Knowledge, target: Tensor, wanted: int, rows: int, seed: int, progress: Progress = quiet
+    ) -> Poisoning:
+        """Make at most `rows` poisoned images that carry the label `wanted`. The same arguments give the same bytes.
+
+        Args:
+            known: as for attacks on the accuracy; images and encoder are there.
+            target: uint8 [3, H, W], the one chosen image, never among the rows.
+            wanted: the class it is to get, in [0, C).
+            rows: at least one.
+            seed: of the named stream `attack`.
+            progress: called with (steps done, steps in all).
+        """
+
+    def planned(self, rows: int) -> tuple[int, float]:
+        """About what `poison_for` costs: (images forward and backward through the encoder, fits of the head)."""
+        return 0, 0.0
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes this use of the attack in a table."""
+        return ""
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainingPoison:
+    """Unlabelled images to add to the pre-training data.
+
+    Attributes:
+        pixels: uint8 [m, 3, H, W].
+        pair: int64 [m], the place in `targets` of the pair that each image is for.
+        ledger: what the attack did; `changed` is empty, `added` is m.
+    """
+
+    pixels: Tensor
+    pair: Tensor
+    ledger: Ledger
+
+
+class PretrainingAttack(Method):
+    """An attack that adds unlabelled images to the encoder's pre-training data (threat `pretraining`).
+
+    Attributes:
+        together: pairs of a target and a class that share one poisoned pre-training run.
+    """
+
+    together: int = Field(10, ge=1, description="(target, class) pairs that share one poisoned pre-training run")
+
+    @abstractmethod
+    def poison(
+        self, targets: Sequence[Tensor], references: Sequence[Images], pool: Images, rows: int, seed: int
+    ) -> PretrainingPoison:
+        """Make at most `rows` images in all, shared evenly among the pairs. The same arguments give the same bytes.
+
+        Args:
+            targets: uint8 [3, H, W] each, the chosen images.
+            references: for each target the attacker's images of the desired class, at least one.
+            pool: the clean pre-training images, whose size and form the poison has; labels are not used.
+            rows: at least one per pair.
+            seed: of the named stream `attack`.
+        """
+
+    @property
+    def variant(self) -> str:
+        """What distinguishes this use of the attack in a table."""
+        return ""
 
 
 class WeightAttack(Method):
