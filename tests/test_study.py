@@ -13,7 +13,8 @@ from foretaste.cli.app import app
 from foretaste.errors import RecordError, SpecError
 from foretaste.record import Estimate, read
 from foretaste.report.claims import Entry, claims, goals
-from foretaste.report.study import collect, write_study
+from foretaste.report.study import write_study
+from foretaste.report.study_feature_targeted import collect
 from foretaste.sweep.study import Study
 
 
@@ -135,7 +136,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_page_and_data_say_what_the_record_says(folder: Path) -> None:
-    entries, counted, _ = collect(folder)
+    parts = yaml.safe_load((folder / "study.yaml").read_text())["audits"]
+    entries, counted, _ = collect(folder, parts)
     assert counted == entries
     trials = [trial for trial in read(folder / "one") if trial.attack == "exact"]
     drops = [trial.scores["exact"].clean.value - trial.scores["exact"].poisoned.value for trial in trials]  # type: ignore[union-attr]

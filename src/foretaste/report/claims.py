@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from foretaste import statistics
 from foretaste.record import Estimate
-from foretaste.report.numbers import budget
+from foretaste.report.numbers import budget, points
 
 FULL = "full"
 """An attacker who knows all training rows and the encoder: the claims are about this one."""
@@ -235,3 +235,22 @@ def _ratio(text: str, goal: float, pairs: NDArray[Any]) -> Claim:
         return Claim(text, measure, "not measured", None, len(pairs))
     found = statistics.ratio_interval(pairs)
     return Claim(text, measure, "met" if found.value >= goal else "missed", found, len(pairs))
+
+
+def table(title: str, found: list[Claim]) -> str:
+    """Claims or goals as a section in Markdown."""
+    lines = ["| statement | measured by | found | comparisons | verdict |", "| --- | --- | --- | ---: | --- |"]
+    lines += [
+        f"| {claim.text} | {claim.measure} | {_found(claim)} | {claim.comparisons} | **{claim.verdict}** |"
+        for claim in found
+    ]
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def _found(claim: Claim) -> str:
+    if claim.found is None:
+        return "nothing to compare"
+    e = claim.found
+    if claim.verdict in {"met", "missed"}:
+        return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
+    return f"{points(e.value)} [{points(e.low)}, {points(e.high)}] points"

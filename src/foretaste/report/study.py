@@ -1,23 +1,24 @@
-"""A study's page: every audit's drops side by side, and the claims drawn from them. From records alone."""
+"""A study's page: its audits side by side, and the statements drawn from them. From records alone."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from foretaste.errors import RecordError
-from foretaste.record import Estimate, read
-from foretaste.report.claims import FULL, Claim, Entry, claims, goals
-from foretaste.report.naming import label
-from foretaste.report.numbers import budget, percent, points
-from foretaste.report.summary import Row, Summary, summarise
+from foretaste.record import Estimate
+from foretaste.report import study_feature_targeted
 
-CLIPPED = "clipped"
 FILE, PAGE, DATA = "study.yaml", "study.md", "study.json"
+Made = tuple[list[str], dict[str, Any]]
+"""Sections in Markdown, and the same as values."""
+PAGES: dict[str, Callable[[Path, dict[str, dict[str, Any]]], Made]] = {
+    "feature-targeted": study_feature_targeted.page,
+}
 
 
 def write_study(folder: Path) -> list[Path]:
@@ -26,13 +27,8 @@ def write_study(folder: Path) -> list[Path]:
     Raises:
         RecordError: no study there, or an audit's record is damaged.
     """
-    entries, counted, sections = collect(folder)
-    (folder / PAGE).write_text(_page(counted, sections), encoding="utf-8")
-    values = {
-        "claims": [asdict(claim) for claim in claims(counted)],
-        "goals": [asdict(claim) for claim in goals(counted)],
-        "entries": [{**asdict(entry), "space": entry.space} for entry in entries],
-    }
+    name, (sections, values) = _make(folder)
+    (folder / PAGE).write_text(_text(name, sections), encoding="utf-8")
     (folder / DATA).write_text(json.dumps(values, indent=1, default=_json) + "\n", encoding="utf-8")
     return [folder / PAGE, folder / DATA]
 
@@ -43,112 +39,21 @@ def page_of(folder: Path) -> str:
     Raises:
         RecordError: as `write_study`.
     """
-    _, counted, sections = collect(folder)
-    return _page(counted, sections)
+    name, (sections, _) = _make(folder)
+    return _text(name, sections)
 
 
-def _page(counted: list[Entry], sections: list[str]) -> str:
-    heads = [_claims("The paper's claims", claims(counted)), _claims("Goals", goals(counted))]
-    return "\n\n".join(["# Study: feature-targeted", *heads, *sections]).rstrip() + "\n"
-
-
-def collect(folder: Path) -> tuple[list[Entry], list[Entry], list[str]]:
-    """All entries of a study, those that count for its claims, and a section of its page per audit.
-
-    What does not count: attackers who know less, and pipelines whose clean head is no better than the most frequent
-    class, where there is no accuracy to lose.
-    """
+def _make(folder: Path) -> tuple[str, Made]:
     path = folder / FILE
     if not path.is_file():
         raise RecordError(f"{path}: a study", got="nothing there", do="run `foretaste reproduce` first")
-    parts: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["audits"]
-    entries, counted = list[Entry](), list[Entry]()
-    sections = []
-    for name, part in parts.items():
-        if not (folder / name).is_dir():
-            continue  # not run yet
-        summary = summarise(read(folder / name))
-        own = [e for row in summary.rows if (e := _entry(part, row))]
-        entries += own
-        able = _able(summary)
-        counted += [entry for entry in own if able and entry.knowledge == FULL]
-        sections.append(_section(name, part, summary, own, able))
-    return entries, counted, sections
+    study: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    done = {name: part for name, part in study["audits"].items() if (folder / name).is_dir()}  # others: not run yet
+    return study["study"], PAGES[study["study"]](folder, done)
 
 
-def _able(summary: Summary) -> bool:
-    """The clean head is better than the most frequent class, by its interval."""
-    return summary.clean is not None and next(iter(summary.clean.scores.values())).clean.low > summary.data.chance
-
-
-def _entry(part: dict[str, Any], row: Row) -> Entry | None:
-    head = row.head
-    if head is None or row.budget is None:
-        return None
-    clipped = next((cell for key, cell in row.cells.items() if key.endswith(f", {CLIPPED}")), None)
-    return Entry(
-        encoder=part["encoder"],
-        data=part["data"],
-        scenario=part["scenario"],
-        attack=row.attack,
-        variant=row.variant,
-        budget=row.budget,
-        knowledge=part.get("knowledge", FULL),
-        clean=head.clean.value,
-        drop=_negated(head.change),
-        clipped=_negated(clipped.change) if clipped else None,
-        seeds=head.seeds,
-    )
-
-
-def _negated(change: Estimate) -> Estimate:
-    return change.model_copy(update={"value": -change.value, "low": -change.high, "high": -change.low})
-
-
-def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[Entry], able: bool) -> str:
-    clean = next(iter(summary.clean.scores.values())).clean.value if summary.clean else float("nan")
-    rows = ", ".join(f"{count:,} {kind}" for kind, count in summary.data.rows.items())
-    budgets = sorted({entry.budget for entry in entries})
-    seeds = " or ".join(str(count) for count in sorted({entry.seeds for entry in entries}))
-    knows = part.get("knowledge", FULL)
-    known = "" if knows == FULL else f"; the attacker knows {knows}"
-    head = (
-        f"{part['scenario'].capitalize()}{known}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. "
-        "Drops of accuracy in points with 95 % intervals; in brackets after clipping poison to the clean feature range."
-    )
-    if not able:
-        head += " The clean head is no better than the most frequent class: not counted in the claims."
-    lines = ["| attack | " + " | ".join(budget(b) for b in budgets) + " |", "| --- |" + " ---: |" * len(budgets)]
-    names = dict.fromkeys((entry.attack, entry.variant) for entry in entries)
-    for attack, variant in names:
-        cells = {e.budget: _cell(e) for e in entries if (e.attack, e.variant) == (attack, variant)}
-        lines.append(f"| {label(attack, variant)} | " + " | ".join(cells.get(b, "") for b in budgets) + " |")
-    failed = f"\n\n{len(summary.failures)} trials failed: see its report." if summary.failures else ""
-    return f"## {part['encoder']} on {part['data']} ({name})\n\n{head}\n\n" + "\n".join(lines) + failed
-
-
-def _cell(entry: Entry) -> str:
-    drop = entry.drop
-    clipped = f" ({points(entry.clipped.value)})" if entry.clipped else ""
-    return f"{points(drop.value)} [{points(drop.low)}, {points(drop.high)}]{clipped}"
-
-
-def _claims(title: str, found: list[Claim]) -> str:
-    lines = ["| statement | measured by | found | comparisons | verdict |", "| --- | --- | --- | ---: | --- |"]
-    lines += [
-        f"| {claim.text} | {claim.measure} | {_found(claim)} | {claim.comparisons} | **{claim.verdict}** |"
-        for claim in found
-    ]
-    return f"## {title}\n\n" + "\n".join(lines)
-
-
-def _found(claim: Claim) -> str:
-    if claim.found is None:
-        return "nothing to compare"
-    e = claim.found
-    if claim.verdict in {"met", "missed"}:
-        return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
-    return f"{points(e.value)} [{points(e.low)}, {points(e.high)}] points"
+def _text(name: str, sections: list[str]) -> str:
+    return "\n\n".join([f"# Study: {name}", *sections]).rstrip() + "\n"
 
 
 def _json(value: Any) -> Any:
