@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-STUDIES = ("feature-targeted",)
+STUDIES = ("feature-targeted", "pacl")
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="The study: feature-targeted.")],
+    name: Annotated[str, typer.Argument(help="The study: feature-targeted or pacl.")],
     plan: Annotated[
         Path | None, typer.Option(help="Its audits as a YAML file; default: a small one on the embedded digits.")
     ] = None,

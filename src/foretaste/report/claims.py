@@ -81,6 +81,7 @@ class Claim:
         verdict: holds, does not hold here, or not measured.
         found: mean difference with its interval; the ratio for a goal; None if nothing could be compared.
         comparisons: how many.
+        ratio: `found` is a ratio, not a difference or a share.
     """
 
     text: str
@@ -88,6 +89,7 @@ class Claim:
     verdict: str
     found: Estimate | None
     comparisons: int
+    ratio: bool = False
 
 
 def claims(entries: list[Entry]) -> list[Claim]:
@@ -234,7 +236,7 @@ def _ratio(text: str, goal: float, pairs: NDArray[Any]) -> Claim:
     if pairs[:, 1].sum() <= 0:
         return Claim(text, measure, "not measured", None, len(pairs))
     found = statistics.ratio_interval(pairs)
-    return Claim(text, measure, "met" if found.value >= goal else "missed", found, len(pairs))
+    return Claim(text, measure, "met" if found.value >= goal else "missed", found, len(pairs), ratio=True)
 
 
 def table(title: str, found: list[Claim]) -> str:
@@ -251,6 +253,6 @@ def _found(claim: Claim) -> str:
     if claim.found is None:
         return "nothing to compare"
     e = claim.found
-    if claim.verdict in {"met", "missed"}:
+    if claim.ratio:
         return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
     return f"{points(e.value)} [{points(e.low)}, {points(e.high)}] points"

@@ -11,13 +11,14 @@ import yaml
 
 from foretaste.errors import RecordError
 from foretaste.record import Estimate
-from foretaste.report import study_feature_targeted
+from foretaste.report import study_feature_targeted, study_pacl
 
 FILE, PAGE, DATA = "study.yaml", "study.md", "study.json"
 Made = tuple[list[str], dict[str, Any]]
 """Sections in Markdown, and the same as values."""
 PAGES: dict[str, Callable[[Path, dict[str, dict[str, Any]]], Made]] = {
     "feature-targeted": study_feature_targeted.page,
+    "pacl": study_pacl.page,
 }
 
 

@@ -23,6 +23,7 @@ class Part(BaseModel):
         encoder: its short name in the study's tables.
         data: the data set's.
         knowledge: what the attacker knows, in words; `full` (all training rows and the encoder) counts for the claims.
+        question: what the audit is for, in words; `headline` counts for the goals of the study `pacl`.
         audit: keys of an audit, over the study's common ones.
     """
 
@@ -31,6 +32,7 @@ class Part(BaseModel):
     encoder: str
     data: str
     knowledge: str = "full"
+    question: str = "headline"
     audit: dict[str, Any] = Field(default={})
 
 
@@ -45,7 +47,7 @@ class Study(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    study: Literal["feature-targeted"]
+    study: Literal["feature-targeted", "pacl"]
     common: dict[str, Any] = Field(default={})
     audits: dict[str, Part] = Field(min_length=1)
     shared: Any = None
