@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from foretaste.tables import look_up
 
 if TYPE_CHECKING:
-    from foretaste.attacks.base import LabelledAttack, WeightAttack
+    from foretaste.attacks.base import Attack
 
 ATTACKS: dict[str, tuple[str, str, str]] = {
     # name: (threat, where it is, one line)
@@ -54,19 +54,17 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def find(name: str) -> type[LabelledAttack] | type[WeightAttack]:
+def find(name: str) -> type[Attack]:
     """The class of an attack.
 
     Raises:
         SpecError: there is no such attack; the message lists what there is.
     """
-    found: type[LabelledAttack] | type[WeightAttack] = look_up(
-        "attack", {key: entry[1] for key, entry in ATTACKS.items()}, name
-    )
+    found: type[Attack] = look_up("attack", {key: entry[1] for key, entry in ATTACKS.items()}, name)
     return found
 
 
-def configure(name: str, fields: dict[str, Any]) -> LabelledAttack | WeightAttack:
+def configure(name: str, fields: dict[str, Any]) -> Attack:
     """An attack with the fields that a user typed; defaults for the rest.
 
     Raises:

@@ -118,7 +118,8 @@ def _show_plan(spec: AuditSpec) -> None:
 
     from foretaste.audit.pipeline import prepare
     from foretaste.cli.progress import AuditProgress
-    from foretaste.sweep.plan import configured, estimate_seconds, plan
+    from foretaste.sweep.estimate import estimate_seconds
+    from foretaste.sweep.plan import configured, plan
 
     configured(spec)
     with AuditProgress(Console(stderr=True)) as progress:
