@@ -51,6 +51,16 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.weights.bad_encoder:BadEncoder",
         "BadEncoder's three losses with one target image in the place of the trigger: the baseline of PA-CL",
     ),
+    "poisoned-encoder": (
+        "pretraining",
+        "foretaste.attacks.pretraining.poisoned_encoder:PoisonedEncoder",
+        "unlabelled images whose one half is the target and the other a reference, for contrastive pre-training",
+    ),
+    "interpolation": (
+        "pretraining",
+        "foretaste.attacks.pretraining.interpolation:Interpolation",
+        "unlabelled images on a path of blends from a reference to the target: the baseline of PoisonedEncoder",
+    ),
 }
 
 

@@ -259,7 +259,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         predictions,
         known,
         filters=filters,
-        pool=None if images is None else open_pool(spec, images.test),
+        pool=_pool(spec, images),
         notes=tuple(notes),
     )
     twins = countered_twin(pipeline)
@@ -286,6 +286,12 @@ def _fit(
         note("fit", index, len(probes))
         fitted |= fit_probes({key: probe}, train.z, train.y, len(train.classes), 0, runtime, encoder, shown)
     return fitted, predict(probes, fitted, test.z, judged)
+
+
+def _pool(spec: AuditSpec, images: Split | None) -> Pool | None:
+    if spec.pretraining is None or images is None:
+        return None
+    return open_pool(spec.pretraining, images.test, spec.data_dir, download=spec.download)
 
 
 def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str, object]:

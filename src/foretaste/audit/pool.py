@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from foretaste.audit.spec import AuditSpec
+from foretaste.audit.continuation import PretrainingSpec
 from foretaste.data import load
-from foretaste.errors import DataError
+from foretaste.errors import BudgetError, DataError
 from foretaste.images import Images
 from foretaste.pretrain.simclr import SimCLR
 from foretaste.runtime import generator
@@ -34,29 +37,45 @@ class Pool:
         return Images(torch.cat([clean.pixels, pixels]), labels, clean.classes, f"{clean.name} with poison")
 
 
-def open_pool(spec: AuditSpec, test: Images) -> Pool | None:
-    """The pool of an audit, None where its spec has none.
+def open_pool(spec: PretrainingSpec, test: Images, data_dir: Path | None = None, *, download: bool = False) -> Pool:
+    """Load and thin the pool.
 
     Args:
-        spec: the audit.
+        spec: which images, and how the encoder learns from them.
         test: the referee's rows; images that equal one are left out, so that no encoder learns from them.
+        data_dir: as of `data.load`.
+        download: likewise.
 
     Raises:
         SpecError: a wrong field of the training.
         DataError: the images cannot be read, or fewer than two are left.
     """
-    if spec.pretraining is None:
-        return None
-    method = SimCLR.configure(**spec.pretraining.fields)
-    images = load(spec.pretraining.data, data_dir=spec.data_dir, download=spec.download).train
+    method = SimCLR.configure(**spec.fields)
+    images = load(spec.data, data_dir=data_dir, download=download).train
     kept = torch.ones(len(images), dtype=torch.bool)
     if images.pixels.shape[1:] == test.pixels.shape[1:]:
         unseen = {row.tobytes() for row in test.pixels.numpy()}
         kept = torch.tensor([row.tobytes() not in unseen for row in images.pixels.numpy()])
     rows = kept.nonzero()[:, 0]
-    if spec.pretraining.limit is not None and spec.pretraining.limit < len(rows):
-        chosen = generator(0, "pretraining").permutation(len(rows))[: spec.pretraining.limit]
+    if spec.limit is not None and spec.limit < len(rows):
+        chosen = generator(0, "pretraining").permutation(len(rows))[: spec.limit]
         rows = rows[torch.from_numpy(chosen)].sort().values
     if len(rows) < 2:
         raise DataError(f"pretraining {images.name}: two images that are no test rows", got=str(len(rows)))
     return Pool(images.take(rows), method)
+
+
+def budgeted(budget: float, n: int, pairs: int = 1) -> int:
+    """Poisoned images of one run, floor(budget x n) of n pre-training images, at least one for each pair.
+
+    Raises:
+        BudgetError: the budget is not a positive number, or leaves fewer.
+    """
+    rows = int(Fraction(str(budget)) * n) if 0 < budget < float("inf") else 0
+    if rows < pairs:
+        raise BudgetError(
+            f"budget: a share of the {n} pre-training images that gives one for each of the {pairs} pairs of a run",
+            got=f"{budget:g}",
+            do=f"pass at least {math.ceil(10_000 * pairs / n) / 10_000:g}",
+        )
+    return rows

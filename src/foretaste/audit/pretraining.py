@@ -6,20 +6,19 @@ pre-training does by itself (to the accuracy, and to the one image) is no succes
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from typing import Any
 
 from foretaste.attacks.base import PretrainingAttack, Progress, part, quiet
 from foretaste.audit.attempt import Attempt, record_of
 from foretaste.audit.behind import Behind, Stage, behind
 from foretaste.audit.pipeline import Pipeline
+from foretaste.audit.pool import budgeted
 from foretaste.audit.referee_pairs import judge_pretraining
 from foretaste.audit.spec import TrialSpec
 from foretaste.audit.weights import Run, after_run, run_key, scene_of
 from foretaste.encoders.base import Encoder
-from foretaste.errors import BudgetError
 from foretaste.images import Images
+from foretaste.pretrain.continued import continued
 from foretaste.record import TrialRecord
 from foretaste.runtime import digest_tensors
 
@@ -46,30 +45,12 @@ def pretraining_trial(
     return attempt.finish(body)
 
 
-def budgeted(pipeline: Pipeline, budget: float, pairs: int) -> int:
-    """Poisoned images of one run, floor(budget x pre-training images), at least one for each pair.
-
-    Raises:
-        BudgetError: the budget leaves fewer.
-    """
-    assert pipeline.pool is not None
-    n = len(pipeline.pool.images)
-    rows = int(Fraction(str(budget)) * n)
-    if rows < pairs:
-        raise BudgetError(
-            f"budget: a share of the {n} pre-training images that gives one for each of {pairs} pairs",
-            got=f"{budget:g}",
-            do=f"pass at least {math.ceil(10_000 * pairs / n) / 10_000:g}, or let fewer pairs share a run",
-        )
-    return rows
-
-
 def _poisoned(pipeline: Pipeline, trial: TrialSpec, attack: PretrainingAttack, stage: Stage, progress: Progress) -> Run:
     assert pipeline.pool is not None
     assert pipeline.images is not None
     assert pipeline.loan.pool is not None
     assert trial.budget is not None
-    rows = budgeted(pipeline, trial.budget, len(trial.pairs))
+    rows = budgeted(trial.budget, len(pipeline.pool.images), len(trial.pairs))
     targets, references = scene_of(pipeline, trial)
     with stage("attack"):
         poison = attack.poison(targets, references, pipeline.loan.pool, rows, trial.run_seed)
@@ -93,8 +74,6 @@ def _continued(pipeline: Pipeline, images: Images, seed: int, stage: Stage, prog
     """The victim's encoder after more pre-training on the images."""
     assert pipeline.pool is not None
     assert pipeline.encoder is not None
-
-    from foretaste.pretrain.continued import continued
 
     def told(done: int, total: int, loss: float = 0.0) -> None:
         progress(done, total)

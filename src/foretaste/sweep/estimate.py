@@ -8,7 +8,7 @@ from time import perf_counter
 from foretaste.attacks.base import LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack, poisoned_rows
 from foretaste.audit.aftermath import COPIES
 from foretaste.audit.pipeline import Pipeline
-from foretaste.audit.pretraining import budgeted
+from foretaste.audit.pool import budgeted
 from foretaste.audit.screening import RATES
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
@@ -55,7 +55,8 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
     assert pipeline.pool is not None
     assert isinstance(attack, PretrainingAttack)
     views = 2 * pipeline.pool.method.epochs  # of each image
-    clean, added = len(pipeline.pool.images), budgeted(pipeline, spec.budget or 0, len(spec.pairs))
+    clean = len(pipeline.pool.images)
+    added = budgeted(spec.budget or 0, clean, len(spec.pairs))
     passes, fits = BACKWARD * views * (clean + added) + both, 2.0
     if (twin := f"twin {spec.run_seed}") not in runs:
         runs.add(twin)

@@ -19,7 +19,7 @@ from foretaste.attacks.base import (
 )
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.pipeline import Pipeline, configured_probes
-from foretaste.audit.pretraining import budgeted
+from foretaste.audit.pool import budgeted
 from foretaste.audit.spec import AuditSpec, Group, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
 from foretaste.pretrain.simclr import SimCLR
@@ -169,8 +169,9 @@ def _cells(pipeline: Pipeline, attack: Attack) -> list[dict[str, Any]]:
     if isinstance(attack, WeightAttack):
         return cells
     if isinstance(attack, PretrainingAttack):
+        assert pipeline.pool is not None
         for budget in spec.budgets:
-            budgeted(pipeline, budget, min(attack.together, len(pairs)))
+            budgeted(budget, len(pipeline.pool.images), min(attack.together, len(pairs)))
     return [{"budget": budget, **cell} for budget in spec.budgets for cell in cells]
 
 
