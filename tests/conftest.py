@@ -44,3 +44,21 @@ def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, entry in TABLE.items():
         monkeypatch.setitem(attacks.ATTACKS, name, entry)
+
+
+@pytest.fixture(scope="module")
+def lookup(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world with an encoder that can be taught images by heart, and pre-training images."""
+    from steered_fixture import make_lookup_world
+
+    return make_lookup_world(tmp_path_factory.mktemp("lookup"))
+
+
+@pytest.fixture
+def steering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attacks with planted success on one image are in the table."""
+    from foretaste import attacks
+    from steered_fixture import TABLE
+
+    for name, entry in TABLE.items():
+        monkeypatch.setitem(attacks.ATTACKS, name, entry)

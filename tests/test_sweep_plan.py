@@ -16,7 +16,8 @@ from audit_fixture import (
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.errors import BudgetError, SpecError
-from foretaste.sweep.plan import Trial, configured, draw_pairs, estimate_seconds, plan
+from foretaste.sweep.estimate import estimate_seconds
+from foretaste.sweep.plan import Trial, configured, draw_pairs, plan
 
 pytestmark = pytest.mark.usefixtures("cheats")
 

@@ -105,18 +105,35 @@ class Screening(Part):
     alarms: list[Alarm] = Field(description="by false-alarm rate, ascending")
 
 
-class TargetScores(Part):
-    """What happened to the one chosen image (threat `weights`)."""
+class Steered(Part):
+    """What one probe makes of the chosen image, without the attack and with it."""
 
-    index: int = Field(description="row of the test split")
-    true_class: int
-    target_class: int
     clean_prediction: int
     poisoned_prediction: int
     eligible: bool = Field(description="the clean pipeline gets the image right, and the target class is another one")
     success: bool = Field(description="the poisoned pipeline gives the image the target class")
     clean_success: bool = Field(description="the clean pipeline already did (base rate)")
     collateral: Estimate = Field(description="share of the other test predictions that changed")
+    neighbours: Estimate | None = Field(
+        default=None,
+        description="of the test rows nearest to the image in clean features, those changed to the target class",
+    )
+    augmented: Estimate | None = Field(
+        default=None, description="share of crops, flips and noisy copies of the image that get the target class"
+    )
+    clean_augmented: Estimate | None = Field(
+        default=None, description="the same copies in the clean pipeline (base rate)"
+    )
+
+
+class TargetScores(Steered):
+    """What happened to the one chosen image, by the headline probe (threats `weights`, `targeted`, `pretraining`)."""
+
+    index: int = Field(description="row of the test split")
+    true_class: int
+    target_class: int
+    together: int = Field(default=1, description="pairs of an image and a class that share the attack's run with this")
+    probes: dict[str, Steered] = Field(default={}, description="by score key, the headline's too")
 
 
 class Ledger(Part):

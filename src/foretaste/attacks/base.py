@@ -135,7 +135,7 @@ class LabelledAttack(Method):
         return ""
 
 
-def require_replaceable(attack: LabelledAttack, budget: float) -> None:
+def require_replaceable(attack: LabelledAttack | TargetedAttack, budget: float) -> None:
     """There are only so many rows to replace; adding has no such end.
 
     Raises:
@@ -261,3 +261,7 @@ class WeightAttack(Method):
     def variant(self) -> str:
         """What distinguishes this use of the attack in a table."""
         return ""
+
+
+Attack = LabelledAttack | TargetedAttack | PretrainingAttack | WeightAttack
+"""An attack of any threat."""

@@ -44,11 +44,15 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Loan:
-    """Copies for attacks to work on: the encoder and training images as the attacker knows them, and its own images."""
+    """Copies for attacks to work on: the encoder and training images as the attacker knows them, and its own images.
+
+    `pool` is the pre-training images, where an attack may add to them.
+    """
 
     encoder: Encoder
     train: Images
     validation: Images
+    pool: Images | None = None
 
 
 def know(
@@ -110,11 +114,12 @@ def know(
     return Known(train, own, shown, surrogate, victim_rows, surrogate=True)
 
 
-def lend(known: Known, validation: Images) -> Loan:
+def lend(known: Known, validation: Images, pool: Images | None = None) -> Loan:
     """Copies of what the attacker knows and of its own images: no attack reaches what the referee compares with."""
     assert known.images is not None
     assert known.encoder is not None
-    return Loan(copy.deepcopy(known.encoder), _copy(known.images), _copy(validation))
+    lent = None if pool is None else _copy(pool)
+    return Loan(copy.deepcopy(known.encoder), _copy(known.images), _copy(validation), lent)
 
 
 def _copy(images: Images) -> Images:

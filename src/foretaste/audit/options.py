@@ -1,8 +1,10 @@
-"""Parts of `AuditSpec`: what the defender does to the training rows. Importing this needs no torch."""
+"""Parts of `AuditSpec`: values as typed, and what the defender does to the training rows. Needs no torch."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import yaml
 
 from foretaste.errors import SpecError
 
@@ -15,6 +17,14 @@ COUNTERMEASURES: dict[str, str] = {
 """Name -> one line; what they compute is in `audit.countermeasures`."""
 
 DEFAULT_COUNTERMEASURES = ("clipped",)
+
+
+def typed_value(text: str) -> Any:
+    """A field's value as YAML reads it (8 is a number), or the text itself."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def chosen_countermeasures(said: Any) -> Any:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foretaste import probes as probe_table
 from foretaste.attacks.base import Knowledge
+from foretaste.audit.behind import Behind, Probes, fit_probes, predict
 from foretaste.audit.known import Known, Loan, know, lend
 from foretaste.audit.parts import Note, embed_parts, feature_parts
+from foretaste.audit.pool import Pool, open_pool
 from foretaste.audit.retrain import Countered, countered_twin
 from foretaste.audit.screening import Screened, configured_filters, screened_twin
+from foretaste.audit.shared import Shared
 from foretaste.audit.spec import AuditSpec
 from foretaste.data import load, split
 from foretaste.data.split import Split
@@ -26,7 +30,7 @@ from foretaste.features.cache import FeatureCache
 from foretaste.features.embed import probe_precision
 from foretaste.features.file import FeatureSet
 from foretaste.images import Images
-from foretaste.probes.base import FittedProbe, Probe
+from foretaste.probes.base import FittedProbe, ImageProbe, Probe
 from foretaste.record import DataEntry, EncoderEntry
 from foretaste.runtime import Runtime, make_runtime
 
@@ -59,6 +63,9 @@ class Pipeline:
         countered: the headline probe on the clean training rows after each countermeasure that changes them.
         filters: the defender's, by their key in the record.
         screened: what each filter makes of the clean training rows.
+        pool: what the encoder goes on learning from; None where no attack on that is part of the audit.
+        runs: of attacks on the encoder that trials share.
+        twins: encoders that went on learning without poison, by seed.
         seconds: spent on each stage.
         notes: what the record should say about the pipeline itself.
     """
@@ -68,13 +75,16 @@ class Pipeline:
     images: Split | None
     encoder: Encoder | None
     runtime: Runtime
-    probes: dict[str, Probe]
+    probes: dict[str, Probe | ImageProbe]
     fitted: dict[str, FittedProbe]
     predictions: dict[str, Tensor]
     known: Known
     countered: dict[str, Countered] = field(default_factory=dict)
     filters: dict[str, Filter] = field(default_factory=dict)
     screened: dict[str, Screened] = field(default_factory=dict)
+    pool: Pool | None = None
+    runs: Shared[Any] = field(default_factory=lambda: Shared(1))
+    twins: Shared[Behind] = field(default_factory=lambda: Shared(16))
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -93,6 +103,12 @@ class Pipeline:
         """Key of the first probe."""
         return next(iter(self.probes))
 
+    @property
+    def on_pixels(self) -> bool:
+        """Whether the victim does something with the training images themselves."""
+        probes = self.probes.values()
+        return "pixel-clipped" in self.spec.countermeasures or any(isinstance(probe, ImageProbe) for probe in probes)
+
     def clean_twin(self, key: str) -> Tensor:
         """Test predictions that a score is compared with: the same probe and countermeasure, without poison."""
         if key in self.countered:
@@ -109,7 +125,7 @@ class Pipeline:
     def loan(self) -> Loan:
         """What attacks work on. Trials share it, so that an attack can keep what it computed; see `recall`."""
         assert self.images is not None
-        return lend(self.known, self.images.validation)
+        return lend(self.known, self.images.validation, None if self.pool is None else self.pool.images)
 
     def recall(self) -> None:
         """Give the next trial a new loan: this one may have come back changed."""
@@ -138,7 +154,8 @@ class Pipeline:
         images = {name: getattr(self.images, name).digest for name in self.parts}
         own = self.known.encoder
         surrogate = {"attacker encoder": own.card.sha256} if own is not None and self.known.surrogate else {}
-        return {**images, "encoder": self.encoder.card.sha256, **surrogate}
+        pool = {} if self.pool is None else {"pretraining": self.pool.images.digest}
+        return {**images, "encoder": self.encoder.card.sha256, **surrogate, **pool}
 
     def digests(self) -> dict[str, str]:
         """`inputs`, and the digests of the features that this machine made of them."""
@@ -172,16 +189,30 @@ class Pipeline:
         )
 
 
-def configured_probes(spec: AuditSpec) -> dict[str, Probe]:
+def configured_probes(spec: AuditSpec) -> dict[str, Probe | ImageProbe]:
     """The audit's probes by their key in the record.
 
     Raises:
-        SpecError: an unknown probe or field, or a probe twice.
+        SpecError: an unknown probe or field, a probe twice, or one on images as the headline or where there are none.
     """
     names = [probe.name for probe in spec.probes]
     if len(set(names)) < len(names):
         raise SpecError("probes: each one once", got=", ".join(names), do="drop one")
-    return {p.name: probe_table.configure(p.name, _with_ridge(p.name, p.fields, spec.ridge)) for p in spec.probes}
+    found: dict[str, Probe | ImageProbe] = {
+        p.name: probe_table.configure(p.name, _with_ridge(p.name, p.fields, spec.ridge)) for p in spec.probes
+    }
+    on_images = [key for key, probe in found.items() if isinstance(probe, ImageProbe)]
+    if on_images and spec.features is not None:
+        raise SpecError(
+            "probes on features, since the audit starts from a file of them", got=on_images[0], do="drop that probe"
+        )
+    if on_images[:1] == names[:1]:  # countermeasures and filters work on the headline's training rows as features
+        raise SpecError(
+            "probes: one on features first, the headline",
+            got=f"{names[0]}, which trains on images",
+            do="put exact first",
+        )
+    return found
 
 
 def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
@@ -215,15 +246,21 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
     if not spec.attacker.default:
         seconds["attacker"] = perf_counter() - start
     notes += [cache.problem] if cache.problem else []
-    train, test = parts["train"], parts["test"]
     start = perf_counter()
-    fitted = {}
-    for index, (key, probe) in enumerate(probes.items()):
-        note("fit", index, len(probes))
-        fitted[key] = probe.fit(train.z, train.y, len(train.classes), 0, runtime)
-    predictions = {key: one.predict(test.z) for key, one in fitted.items()}
+    fitted, predictions = _fit(probes, parts, images, encoder, runtime, note)
     pipeline = Pipeline(
-        spec, parts, images, encoder, runtime, probes, fitted, predictions, known, filters=filters, notes=tuple(notes)
+        spec,
+        parts,
+        images,
+        encoder,
+        runtime,
+        probes,
+        fitted,
+        predictions,
+        known,
+        filters=filters,
+        pool=_pool(spec, images),
+        notes=tuple(notes),
     )
     twins = countered_twin(pipeline)
     seconds["fit"] = perf_counter() - start
@@ -232,6 +269,29 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
     if filters:
         seconds["defences"] = perf_counter() - start
     return replace(pipeline, countered=twins, screened=screened, seconds=seconds)
+
+
+def _fit(
+    probes: Probes,
+    parts: dict[str, FeatureSet],
+    images: Split | None,
+    encoder: Encoder | None,
+    runtime: Runtime,
+    note: Note,
+) -> tuple[dict[str, FittedProbe], dict[str, Tensor]]:
+    train, test = parts["train"], parts["test"]
+    shown, judged = (None, None) if images is None else (images.train.pixels, images.test.pixels)
+    fitted: dict[str, FittedProbe] = {}
+    for index, (key, probe) in enumerate(probes.items()):
+        note("fit", index, len(probes))
+        fitted |= fit_probes({key: probe}, train.z, train.y, len(train.classes), 0, runtime, encoder, shown)
+    return fitted, predict(probes, fitted, test.z, judged)
+
+
+def _pool(spec: AuditSpec, images: Split | None) -> Pool | None:
+    if spec.pretraining is None or images is None:
+        return None
+    return open_pool(spec.pretraining, images.test, spec.data_dir, download=spec.download)
 
 
 def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str, object]:

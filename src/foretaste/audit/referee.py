@@ -6,7 +6,7 @@ changed are refused all the same: an attack that writes where it should read has
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,12 +65,12 @@ def judge_poisoning(
     return [*checks, *_given_back(pipeline, known)]
 
 
-def judge_corruption(pipeline: Pipeline, references: Images, corruption: Corruption) -> list[Check]:
+def judge_corruption(pipeline: Pipeline, references: Sequence[Images], corruption: Corruption) -> list[Check]:
     """Keys, shapes, finiteness and ledger of a poisoned encoder, and that what the attack was given is as it was.
 
     Args:
         pipeline: the victim's own encoder, and the loan that the attack worked on.
-        references: images of the desired class that it was given.
+        references: images of the desired class that it was given, for each target.
         corruption: its result.
     """
     assert pipeline.encoder is not None
@@ -87,7 +87,7 @@ def judge_corruption(pipeline: Pipeline, references: Images, corruption: Corrupt
     finite = fits and all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
     moved = [name for name, tensor in clean.items() if fits and not torch.equal(tensor.cpu(), state[name].cpu())]
     declared = corruption.ledger.changed
-    kept = _digest(references) == references.digest
+    kept = all(_digest(given) == given.digest for given in references)
     kept = kept and _digest(pipeline.loan.validation) == pipeline.images.validation.digest
     return [
         Check(name="keys and shapes", ok=fits, found=f"{len(state)} tensors, {len(clean)} in the clean encoder"),

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from foretaste.audit.behind import fit_probes, predict
 from foretaste.audit.countermeasures import CLIPS, FILTERS, spare_classes
 from foretaste.features.embed import embed
+from foretaste.probes.base import FittedProbe
 from foretaste.record import Dropped
 from foretaste.statistics import wilson
 
@@ -25,7 +27,7 @@ class Mixed:
         z: float32 [N, d]; N is n + m with the clean training rows first, or n where poison replaces some of them.
         y: int64 [N].
         poison: bool [N]; only what is counted afterwards looks at it, no filter does.
-        pixels: uint8 [N, 3, H, W], where the poison is images and a countermeasure asks for them.
+        pixels: uint8 [N, 3, H, W], where the poison is images and something works on them.
     """
 
     z: Tensor
@@ -63,7 +65,7 @@ def mix(pipeline: Pipeline, z: Tensor, y: Tensor, pixels: Tensor | None, at: Ten
     poison = torch.arange(len(train) + (len(y) if at is None else 0)) >= len(train)
     if at is not None:
         poison[at] = True
-    if pixels is not None and pipeline.images is not None and "pixel-clipped" in pipeline.spec.countermeasures:
+    if pixels is not None and pipeline.images is not None and pipeline.on_pixels:
         pixels = _join(pipeline.images.train.pixels, pixels, at)
     else:
         pixels = None
@@ -78,13 +80,31 @@ def _join(clean: Tensor, poison: Tensor, at: Tensor | None) -> Tensor:
     return rows
 
 
-def refit(pipeline: Pipeline, z: Tensor, y: Tensor, seed: int, only: str | None = None) -> dict[str, Tensor]:
-    """Test predictions int64 [k] of every probe (or only one) fitted on rows z [n, d] with labels y [n]."""
-    return {
-        key: probe.fit(z, y, pipeline.classes, seed, pipeline.runtime).predict(pipeline.test.z)
-        for key, probe in pipeline.probes.items()
-        if only in (None, key)
-    }
+def fit_mixed(pipeline: Pipeline, mixed: Mixed, seed: int) -> dict[str, FittedProbe]:
+    """Every probe fitted on the mixed rows."""
+    return fit_probes(
+        pipeline.probes,
+        mixed.z,
+        mixed.y,
+        pipeline.classes,
+        seed,
+        pipeline.runtime,
+        pipeline.encoder,
+        mixed.pixels,
+    )
+
+
+def after(pipeline: Pipeline, fitted: dict[str, FittedProbe]) -> dict[str, Tensor]:
+    """Test predictions int64 [k] of probes behind the victim's own encoder."""
+    images = pipeline.images
+    return predict(pipeline.probes, fitted, pipeline.test.z, None if images is None else images.test.pixels)
+
+
+def refit(pipeline: Pipeline, z: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Test predictions int64 [k] of the headline probe fitted on rows z [n, d] with labels y [n]."""
+    key = pipeline.headline
+    fitted = fit_probes({key: pipeline.probes[key]}, z, y, pipeline.classes, seed, pipeline.runtime)
+    return fitted[key].predict(pipeline.test.z)
 
 
 def countered(pipeline: Pipeline, mixed: Mixed, seed: int) -> dict[str, Countered]:
@@ -102,7 +122,7 @@ def countered(pipeline: Pipeline, mixed: Mixed, seed: int) -> dict[str, Countere
             z = _clipped(pipeline, mixed) if name == "clipped" else _clipped_images(pipeline, mixed)
             if z is None or torch.equal(z, mixed.z):
                 continue
-            result = Countered(refit(pipeline, z, mixed.y, seed, only=key)[key])
+            result = Countered(refit(pipeline, z, mixed.y, seed))
         found[f"{key}, {name}"] = result
     return found
 
@@ -146,5 +166,4 @@ def _filtered(pipeline: Pipeline, name: str, mixed: Mixed, seed: int) -> Counter
         clean=wilson(int((lost & ~poison).sum()), int((~poison).sum())),
         poison=wilson(int((lost & poison).sum()), int(poison.sum())) if bool(poison.any()) else None,
     )
-    key = pipeline.headline
-    return Countered(refit(pipeline, mixed.z[kept], mixed.y[kept], seed, only=key)[key], dropped, notes)
+    return Countered(refit(pipeline, mixed.z[kept], mixed.y[kept], seed), dropped, notes)

@@ -177,9 +177,7 @@ def _screen(pipeline: Pipeline, key: str, mixed: Mixed, seed: int) -> Screened:
         ]
         thresholds.append(limit)
         flagged.append(~kept)
-        predictions.append(
-            refit(pipeline, mixed.z[kept], mixed.y[kept], seed, only=pipeline.headline)[pipeline.headline]
-        )
+        predictions.append(refit(pipeline, mixed.z[kept], mixed.y[kept], seed))
     return Screened(scores, calibration, mixed.poison, thresholds, flagged, predictions, notes)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from foretaste.audit.attacker import AttackerSpec
-from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasures
+from foretaste.audit.continuation import PretrainingSpec
+from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
@@ -20,14 +21,6 @@ DEMO_ATTACKS = ("label-flip", "exact", "exact:carrier=pixels", "pacl")
 FEATURE_ATTACKS = ("label-flip", "exact")
 IMAGE_KEYS = ("data", "data_dir", "download", "encoder")
 MOST_BUDGET = 10
-
-
-def _value(text: str) -> Any:
-    """A field's value as YAML reads it (8 is a number), or the text itself."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
 
 
 class MethodSpec(BaseModel):
@@ -47,7 +40,7 @@ class MethodSpec(BaseModel):
         pairs = [field.partition("=") for field in fields]
         if not name.strip() or any(not equals or not key.strip() for key, equals, _ in pairs):
             raise SpecError("method: name or name:field=value:field=value", got=repr(text))
-        return cls(name=name.strip(), **{key.strip(): _value(value) for key, _, value in pairs})
+        return cls(name=name.strip(), **{key.strip(): typed_value(value) for key, _, value in pairs})
 
     @classmethod
     def of(cls, method: Method) -> Self:
@@ -82,7 +75,15 @@ class AuditSpec(BaseModel):
     )
     budgets: tuple[float, ...] = Field(default=(0.01, 0.03, 0.1), description="added rows / training rows")
     seeds: int = Field(default=3, ge=1, description="seeds 0, 1, ... of each labelled-data attack")
-    targets: int = Field(default=20, ge=1, description="(target, class) pairs of each attack on the weights")
+    targets: int = Field(
+        default=20, ge=1, description="(target, class) pairs of each attack that steers one image, whatever its threat"
+    )
+    references: Literal["own", "training"] = Field(
+        default="own", description="images of the wanted class that the attacker holds: its own, or the head's"
+    )
+    pretraining: PretrainingSpec | None = Field(
+        default=None, description="how the encoder goes on learning, for attacks on its pre-training data"
+    )
     probes: tuple[MethodSpec, ...] = Field(
         default=(MethodSpec(name="exact"),), description="victims; the first is the headline"
     )
@@ -117,6 +118,8 @@ class AuditSpec(BaseModel):
                 values["countermeasures"] = chosen_countermeasures(values["countermeasures"])
             if isinstance(values.get("encoder"), str):
                 values["encoder"] = {"reference": values["encoder"]}
+            if isinstance(values.get("pretraining"), str):
+                values["pretraining"] = PretrainingSpec.parse(values["pretraining"])
         return values
 
     @model_validator(mode="after")
@@ -149,6 +152,8 @@ class AuditSpec(BaseModel):
             raise SpecError(
                 "features, or data with an encoder", got=f"features and {', '.join(both)}", do="pass one of them"
             )
+        if self.pretraining is not None:
+            raise SpecError("pretraining of an encoder", got="features from a file", do="drop it")
         if self.attacker.encoder is not None:
             raise SpecError("attacker of features, without an encoder", got="an encoder of its own", do="drop it")
         if "pixel-clipped" in self.countermeasures:
@@ -204,11 +209,28 @@ class AuditSpec(BaseModel):
             left_out.add("countermeasures")
         if not self.defences:
             left_out.add("defences")
+        if self.references == "own":
+            left_out.add("references")
+        if self.pretraining is None:
+            left_out.add("pretraining")
         return {key: value for key, value in self._entries().items() if key not in left_out}
 
     def _entries(self) -> dict[str, Any]:
         """JSON types; without the keys of images where the audit starts from features."""
         return self.model_dump(mode="json", exclude=set() if self.features is None else set(IMAGE_KEYS))
+
+
+class Group(BaseModel):
+    """Consecutive pairs that share one run of an attack.
+
+    Attributes:
+        first: number of its first pair, which seeds the run.
+        pairs: (test row, desired class) each; one run's result depends on all of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    first: int
+    pairs: tuple[tuple[int, int], ...]
 
 
 class TrialSpec(BaseModel):
@@ -221,8 +243,24 @@ class TrialSpec(BaseModel):
     budget: float | None = None
     seed: int = 0
     target: tuple[int, int] | None = Field(default=None, description="(test row, desired class)")
+    group: Group | None = Field(default=None, description="pairs that share its run; none: it has its own")
 
     @property
     def identity(self) -> str:
         """sha256, shortened to 16 hex digits."""
-        return digest_of(self.model_dump(mode="json"))[:16]
+        return digest_of(self.entry())[:16]
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of its run, its own among them."""
+        assert self.target is not None
+        return (self.target,) if self.group is None else self.group.pairs
+
+    @property
+    def run_seed(self) -> int:
+        """Seed of the run that it may share."""
+        return self.seed if self.group is None else self.group.first
+
+    def entry(self) -> dict[str, Any]:
+        """JSON types; younger than the first records: `group` only where there is one, so identities stay."""
+        return self.model_dump(mode="json", exclude=set() if self.group else {"group"})

@@ -14,7 +14,10 @@ from foretaste.errors import SpecError
 def attack(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="See foretaste list; the fields of foretaste list NAME are flags too.")],
-    out: Annotated[Path, typer.Option(help="poison.npz for labelled data, poisoned.safetensors for an encoder.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="poison.npz for labelled rows or pre-training images, poisoned.safetensors for an encoder."),
+    ],
     data: common.Data = None,
     data_dir: common.DataDir = None,
     download: common.Download = False,
@@ -26,6 +29,9 @@ def attack(
     input_size: common.InputSize = None,
     features: common.Features = None,
     validation: common.Validation = None,
+    pretraining: Annotated[
+        str | None, typer.Option(help="Images that an attack on pre-training adds to: DATA or DATA,limit=5000.")
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(help="Added (or replaced) rows / training rows: floor(budget * n) rows.")
     ] = None,
@@ -42,11 +48,13 @@ def attack(
 
     On features, the npz has keys z and y; on data, x (uint8 [m, H, W, 3]) and y; both also have base, the training row
     that each poison started from, and replaces, which is true where the poison stands in the place of those rows. An
-    attack on the weights writes a complete encoder file.
+    attack on the weights writes a complete encoder file, one on pre-training images an npz of images x.
     """
     from rich.console import Console
 
     from foretaste import attacks
+    from foretaste.attacks.base import PretrainingAttack
+    from foretaste.audit.continuation import PretrainingSpec
     from foretaste.audit.single import Request, craft
     from foretaste.cli.progress import Following
 
@@ -65,8 +73,9 @@ def attack(
         data=data,
         data_dir=data_dir,
         download=download,
-        encoder=_encoder(chosen, data),
+        encoder=chosen or None if isinstance(method, PretrainingAttack) else _encoder(chosen, data),
         features=features,
+        pretraining=None if pretraining is None else PretrainingSpec.parse(pretraining),
         validation=validation,
         budget=budget,
         target_index=target_index,

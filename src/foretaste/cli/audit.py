@@ -35,7 +35,15 @@ def audit(
     budgets: Annotated[str | None, typer.Option(help="Added rows / training rows; default 0.01,0.03,0.1.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of each labelled-data attack; default 3.")] = None,
     targets: Annotated[
-        int | None, typer.Option(help="(target, class) pairs of each attack on the weights; default 20.")
+        int | None, typer.Option(help="(target, class) pairs of each attack that steers one image; default 20.")
+    ] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(help="Images of the wanted class that the attacker holds: own, or the head's training rows."),
+    ] = None,
+    pretraining: Annotated[
+        str | None,
+        typer.Option(help="Images for attacks on pre-training: DATA,limit=5000,epochs=5 (foretaste list simclr)."),
     ] = None,
     probes: Annotated[
         str | None, typer.Option(help="Victims as in --attacks, the first is the headline; default exact.")
@@ -91,6 +99,8 @@ def audit(
         "budgets": common.numbers(budgets, "--budgets"),
         "seeds": seeds,
         "targets": targets,
+        "references": references,
+        "pretraining": pretraining,
         "probes": None if probes is None else [part for part in probes.split(",") if part],
         "ridge": ridge,
         "countermeasures": None if countermeasures is None else [part for part in countermeasures.split(",") if part],
@@ -118,7 +128,8 @@ def _show_plan(spec: AuditSpec) -> None:
 
     from foretaste.audit.pipeline import prepare
     from foretaste.cli.progress import AuditProgress
-    from foretaste.sweep.plan import configured, estimate_seconds, plan
+    from foretaste.sweep.estimate import estimate_seconds
+    from foretaste.sweep.plan import configured, plan
 
     configured(spec)
     with AuditProgress(Console(stderr=True)) as progress:

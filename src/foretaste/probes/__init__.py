@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from foretaste.tables import look_up
 
 if TYPE_CHECKING:
-    from foretaste.probes.base import Probe
+    from foretaste.probes.base import ImageProbe, Probe
 
 PROBES: dict[str, tuple[str, str]] = {
     # name: (where it is, one line)
@@ -26,17 +26,17 @@ PROBES: dict[str, tuple[str, str]] = {
 }
 
 
-def find(name: str) -> type[Probe]:
+def find(name: str) -> type[Probe | ImageProbe]:
     """The class of a probe.
 
     Raises:
         SpecError: there is no such probe; the message lists what there is.
     """
-    found: type[Probe] = look_up("probe", {key: entry[0] for key, entry in PROBES.items()}, name)
+    found: type[Probe | ImageProbe] = look_up("probe", {key: entry[0] for key, entry in PROBES.items()}, name)
     return found
 
 
-def configure(name: str, fields: dict[str, Any]) -> Probe:
+def configure(name: str, fields: dict[str, Any]) -> Probe | ImageProbe:
     """A probe with the fields that a user typed; defaults for the rest.
 
     Raises:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError
 from foretaste.method import Method
 from foretaste.runtime import Runtime
@@ -18,7 +19,8 @@ class FittedProbe:
     """A probe after fitting.
 
     Attributes:
-        predict: float [k, d], in the units that the probe was fitted in, to classes int64 [k] on the CPU.
+        predict: what the probe was fitted on to classes int64 [k] on the CPU: float [k, d] in the encoder's units, or
+            uint8 [k, 3, H, W] for a probe on images.
         figures: numbers about the fit, e.g. its residual.
     """
 
@@ -42,6 +44,29 @@ class Probe(Method):
 
         Raises:
             DataError: no row, or labels that do not fit.
+        """
+
+
+class ImageProbe(Method):
+    """A classifier on images that starts from the victim's encoder and may change a copy of it."""
+
+    @abstractmethod
+    def fit(
+        self, encoder: Encoder, pixels: Tensor, y: Tensor, classes: int, seed: int, runtime: Runtime
+    ) -> FittedProbe:
+        """Fit on all rows; `predict` of the result takes uint8 [k, 3, H, W]. The same arguments give the same classes.
+
+        Args:
+            encoder: never changed.
+            pixels: uint8 [n, 3, H, W], n >= 1.
+            y: int64 [n] in [0, classes).
+            classes: C; a class may have no row.
+            seed: of the named stream `probe`.
+            runtime: where to compute.
+
+        Raises:
+            DataError: no row, or labels that do not fit.
+            SpecError: training diverged.
         """
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from foretaste import attacks as table
-from foretaste.attacks.base import LabelledAttack, WeightAttack, poisoned_rows, require_replaceable
+from foretaste.attacks.base import (
+    Attack,
+    LabelledAttack,
+    PretrainingAttack,
+    TargetedAttack,
+    WeightAttack,
+    poisoned_rows,
+    require_replaceable,
+)
 from foretaste.audit.attacker import AttackerSpec
-from foretaste.audit.pipeline import Pipeline
-from foretaste.audit.screening import RATES
-from foretaste.audit.spec import AuditSpec, MethodSpec, TrialSpec
+from foretaste.audit.pipeline import Pipeline, configured_probes
+from foretaste.audit.pool import budgeted
+from foretaste.audit.spec import AuditSpec, Group, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
-from foretaste.features.embed import embed
-from foretaste.heads.fit import fit_head
+from foretaste.pretrain.simclr import SimCLR
+from foretaste.probes.base import ImageProbe
 from foretaste.runtime import generator
 
 
@@ -25,7 +32,7 @@ class Trial:
     """A cell of the grid with the attack that fills it; no attack is the clean twin."""
 
     spec: TrialSpec
-    attack: LabelledAttack | WeightAttack | None
+    attack: Attack | None
 
     @property
     def label(self) -> str:
@@ -33,9 +40,10 @@ class Trial:
         if self.attack is None:
             return "clean twin"
         name = self.attack.name + (f" ({self.attack.variant})" if self.attack.variant else "")
+        at = "" if self.spec.budget is None else f" at {self.spec.budget:.3g}"
         if self.spec.target is not None:
-            return f"{name}, test row {self.spec.target[0]} to class {self.spec.target[1]}"
-        return f"{name} at {self.spec.budget:.3g}, seed {self.spec.seed}"
+            return f"{name}{at}, test row {self.spec.target[0]} to class {self.spec.target[1]}"
+        return f"{name}{at}, seed {self.spec.seed}"
 
     @property
     def flags(self) -> list[str]:
@@ -43,49 +51,71 @@ class Trial:
         if self.attack is None:
             return []
         flags = ["--attacks", str(MethodSpec.of(self.attack))]
-        if self.spec.target is not None:
-            return [*flags, "--targets", str(self.spec.seed + 1)]
-        return [*flags, "--budgets", str(self.spec.budget), "--seeds", str(self.spec.seed + 1)]
+        if self.spec.budget is not None:
+            flags += ["--budgets", str(self.spec.budget)]
+        if self.spec.target is None:
+            return [*flags, "--seeds", str(self.spec.seed + 1)]
+        # A group ends with the last pair: with fewer or more of them it would be another group.
+        return [*flags, "--targets", str(self.spec.run_seed + len(self.spec.pairs))]
 
 
-def configured(spec: AuditSpec) -> list[LabelledAttack | WeightAttack]:
+def configured(spec: AuditSpec) -> list[Attack]:
     """The attacks of an audit, checked before any work.
 
     Raises:
         SpecError: an unknown attack or field; an attack twice; an attack that needs an encoder where there is none, or
-            that cannot work with what the attacker knows; a budget above 1 for one that replaces rows.
+            that cannot work with what the attacker knows; one on pre-training images without any; one that writes
+            features beside a probe on images; a budget above 1 for one that replaces rows.
     """
     found = [table.configure(method.name, method.fields) for method in spec.attacks]
     entries = [str(attack.entry()) for attack in found]
     if len(set(entries)) < len(entries):
         twice = next(attack.name for attack in found if entries.count(str(attack.entry())) > 1)
         raise SpecError("attacks: each one once", got=f"{twice} twice with the same fields", do="drop one")
+    on_images = [key for key, probe in configured_probes(spec).items() if isinstance(probe, ImageProbe)]
+    if spec.pretraining is not None:
+        SimCLR.configure(**spec.pretraining.fields)
     for attack in found:
-        if isinstance(attack, LabelledAttack):
+        named = " ".join(filter(None, [attack.name, attack.variant]))
+        if isinstance(attack, LabelledAttack | TargetedAttack):
             require_replaceable(attack, max(spec.budgets))
-    if spec.features is not None:
-        for attack in found:
-            if isinstance(attack, WeightAttack) or getattr(attack, "carrier", "features") != "features":
-                raise SpecError(
-                    f"attacks that work on features, since the audit starts from {spec.features}",
-                    got=" ".join(filter(None, [attack.name, attack.variant])),
-                    do="pass --data and --encoder, or drop that attack",
-                )
-    for attack in found:
-        _fits(attack, spec.attacker)
+        if spec.features is not None and not _on_features(attack):
+            raise SpecError(
+                f"attacks that work on features, since the audit starts from {spec.features}",
+                got=named,
+                do="pass --data and --encoder, or drop that attack",
+            )
+        if isinstance(attack, PretrainingAttack) and spec.pretraining is None:
+            raise SpecError(
+                f"pretraining: the images that {attack.name} adds to",
+                got="none",
+                do="pass for instance --pretraining cifar10,limit=5000,epochs=5",
+            )
+        # An attack without the field writes images wherever it is given some, as label-flip does.
+        if on_images and isinstance(attack, LabelledAttack) and getattr(attack, "carrier", "pixels") == "features":
+            raise SpecError(
+                f"attacks that deliver images, since {on_images[0]} trains on them",
+                got=f"{named}, which writes features",
+                do="pass for instance exact:carrier=pixels, or drop that probe",
+            )
+        _fits(attack, named, spec.attacker)
     return found
 
 
-def _fits(attack: LabelledAttack | WeightAttack, attacker: AttackerSpec) -> None:
+def _on_features(attack: Attack) -> bool:
+    """Whether an attack does without images and an encoder."""
+    return isinstance(attack, LabelledAttack) and getattr(attack, "carrier", "features") == "features"
+
+
+def _fits(attack: Attack, named: str, attacker: AttackerSpec) -> None:
     """What an attacker knows of the labelled data is nothing to an attack on weights; what it writes must be usable."""
-    named = " ".join(filter(None, [attack.name, attack.variant]))
-    if isinstance(attack, WeightAttack) and not attacker.default:
+    if isinstance(attack, WeightAttack | PretrainingAttack) and not attacker.default:
         raise SpecError(
             "attacks on the labelled data, since `attacker` says what is known of them",
-            got=f"{named}, which edits the encoder",
+            got=f"{named}, which " + ("edits the encoder" if isinstance(attack, WeightAttack) else "adds other images"),
             do="drop that attack, or audit it in a folder of its own",
         )
-    if isinstance(attack, LabelledAttack) and attack.replaces and attacker.rows != "full":
+    if isinstance(attack, LabelledAttack | TargetedAttack) and attack.replaces and attacker.rows != "full":
         raise SpecError(
             "attacks that add rows, since the attacker does not know all training rows",
             got=named,
@@ -111,31 +141,58 @@ def plan(pipeline: Pipeline) -> list[Trial]:
     base = {**spec.base(), "probes": [probe.entry() for probe in pipeline.probes.values()]}
     if pipeline.filters:
         base["defences"] = [defence.entry() for defence in pipeline.filters.values()]
+    if pipeline.pool is not None:
+        base["pretraining"] |= pipeline.pool.method.entry()
     inputs = pipeline.inputs()
     trials = [Trial(TrialSpec(base=base, inputs=inputs, attack={"name": "none"}), None)]
     for attack in configured(spec):
-        if isinstance(attack, WeightAttack):
-            cells: Iterator[dict[str, object]] = (
-                {"seed": index, "target": pair} for index, pair in enumerate(draw_pairs(pipeline, spec.targets))
-            )
-        else:
-            for budget in spec.budgets:
-                poisoned_rows(budget, len(pipeline.train))
-            cells = ({"budget": b, "seed": s} for b in spec.budgets for s in range(spec.seeds))
-        for cell in cells:
-            trials.append(
-                Trial(
-                    TrialSpec.model_validate({"base": base, "inputs": inputs, "attack": attack.entry(), **cell}), attack
-                )
-            )
+        for cell in _cells(pipeline, attack):
+            chosen = {"base": base, "inputs": inputs, "attack": attack.entry(), **cell}
+            trials.append(Trial(TrialSpec.model_validate(chosen), attack))
     return trials
+
+
+def _cells(pipeline: Pipeline, attack: Attack) -> list[dict[str, Any]]:
+    """Budgets x seeds, budgets x pairs, or pairs: what distinguishes the trials of one attack."""
+    spec = pipeline.spec
+    if isinstance(attack, LabelledAttack | TargetedAttack):
+        for budget in spec.budgets:
+            poisoned_rows(budget, len(pipeline.train))
+    if isinstance(attack, LabelledAttack):
+        return [{"budget": budget, "seed": seed} for budget in spec.budgets for seed in range(spec.seeds)]
+    pairs = draw_pairs(pipeline, spec.targets)
+    groups = grouped(pairs, getattr(attack, "together", 1))
+    cells: list[dict[str, Any]] = [
+        {"seed": index, "target": pair, "group": group}
+        for index, (pair, group) in enumerate(zip(pairs, groups, strict=True))
+    ]
+    if isinstance(attack, WeightAttack):
+        return cells
+    if isinstance(attack, PretrainingAttack):
+        assert pipeline.pool is not None
+        for budget in spec.budgets:
+            budgeted(budget, len(pipeline.pool.images), min(attack.together, len(pairs)))
+    return [{"budget": budget, **cell} for budget in spec.budgets for cell in cells]
+
+
+def grouped(pairs: list[tuple[int, int]], together: int) -> list[Group | None]:
+    """For each pair the consecutive pairs that share its run, at most `together`; None for one on its own.
+
+    >>> [group and group.first for group in grouped([(4, 0), (5, 1), (6, 2)], 2)]
+    [0, 0, None]
+    """
+    found: list[Group | None] = []
+    for first in range(0, len(pairs), together):
+        own = tuple(pairs[first : first + together])
+        found += [Group(first=first, pairs=own) if len(own) > 1 else None] * len(own)
+    return found
 
 
 def draw_pairs(pipeline: Pipeline, count: int) -> list[tuple[int, int]]:
     """(test row, desired class) pairs that the clean pipeline gets right, at random; the first k of more are the same.
 
-    The referee chooses them: an attack sees the one image and nothing else of the test rows. Classes without a row
-    among the attacker's own cannot be asked for.
+    The referee chooses them: an attack sees the one image and nothing else of the test rows. Classes without an image
+    that the attacker holds cannot be asked for.
 
     Raises:
         SpecError: the clean pipeline gets no test row right.
@@ -143,40 +200,11 @@ def draw_pairs(pipeline: Pipeline, count: int) -> list[tuple[int, int]]:
     rows_of, class_of = generator(0, "targets"), generator(0, "target classes")
     truth = pipeline.test.y.numpy()
     right = np.flatnonzero(pipeline.predictions[pipeline.headline].numpy() == truth)
-    owned = np.unique(pipeline.parts["validation"].y.numpy())
+    held = pipeline.parts["train" if pipeline.spec.references == "training" else "validation"]
+    owned = np.unique(held.y.numpy())
     if not len(right):
         raise SpecError("targets: a test row that the clean pipeline gets right", got="none", do="use another encoder")
     if len(owned) < 2:
         raise SpecError("targets: attacker's validation rows of two classes", got="one class", do="pass other shares")
     rows = np.concatenate([rows_of.permutation(right) for _ in range(-(-count // len(right)))])[:count]
     return [(int(row), int(class_of.choice(owned[owned != truth[row]]))) for row in rows]
-
-
-def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
-    """A rough time for the trials, from one timed batch, one timed fit and what each attack says it will do."""
-    images = pipeline.images
-    per_image = 0.0
-    if images is not None and pipeline.encoder is not None:
-        sample = images.train.pixels[:256]
-        start = perf_counter()
-        embed(pipeline.encoder, sample, pipeline.runtime)
-        per_image = (perf_counter() - start) / len(sample)
-    start = perf_counter()
-    fit_head(pipeline.train.z, pipeline.train.y, pipeline.classes, pipeline.spec.ridge, tolerance=1e-4)
-    per_fit = perf_counter() - start
-    known = pipeline.knowledge()
-    total = 0.0
-    for trial in trials:
-        if trial.attack is None:
-            continue
-        if isinstance(trial.attack, WeightAttack):
-            rows = len(pipeline.train) + len(pipeline.test)
-            moved = trial.attack.planned(len(known.validation_y))
-            total += (3 * moved + rows) * per_image + 2 * per_fit
-        else:
-            rows = poisoned_rows(trial.spec.budget or 0, len(pipeline.train))
-            moved, fits = trial.attack.planned(rows)
-            # A filter: a fit at each rate, and scores that cost about two more.
-            judged = 1 + len(pipeline.spec.countermeasures) + (len(RATES) + 2) * len(pipeline.filters)
-            total += (3 * moved + rows) * per_image + (fits + judged) * per_fit
-    return total

@@ -11,10 +11,13 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from foretaste.attacks.base import LabelledAttack, WeightAttack
+from foretaste.attacks.base import LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.audit.pipeline import Pipeline, prepare
+from foretaste.audit.pretraining import pretraining_trial
 from foretaste.audit.spec import AuditSpec
-from foretaste.audit.trials import clean_trial, labelled_trial, weight_trial
+from foretaste.audit.targeted import targeted_trial
+from foretaste.audit.trials import clean_trial, labelled_trial
+from foretaste.audit.weights import weight_trial
 from foretaste.errors import SpecError
 from foretaste.record import FILE_NAME, TrialRecord, append, read, unpack_labels
 from foretaste.sweep.plan import Trial, configured, plan
@@ -97,6 +100,10 @@ def perform(pipeline: Pipeline, trial: Trial, folder: Path, watcher: Watcher) ->
     match trial.attack:
         case LabelledAttack() as attack:
             return labelled_trial(pipeline, trial.spec, attack, command, watcher.step)
+        case TargetedAttack() as attack:
+            return targeted_trial(pipeline, trial.spec, attack, command, watcher.step)
+        case PretrainingAttack() as attack:
+            return pretraining_trial(pipeline, trial.spec, attack, command, watcher.step)
         case WeightAttack() as attack:
             return weight_trial(pipeline, trial.spec, attack, command, watcher.step)
         case _:

@@ -1,0 +1,117 @@
+"""Trials of the encoder's weights: an edited encoder, its probes fitted anew, and one chosen image looked at."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
+from foretaste.audit.aftermath import target_scores
+from foretaste.audit.attempt import Attempt, record_of
+from foretaste.audit.behind import Behind, Stage, behind, clean_behind
+from foretaste.audit.pipeline import Pipeline
+from foretaste.audit.preflight import attack_warnings
+from foretaste.audit.referee import judge_corruption, require
+from foretaste.audit.scores import compare
+from foretaste.audit.spec import TrialSpec
+from foretaste.images import Images
+from foretaste.record import Check, Ledger, TrialRecord, digest_of, pack_labels
+from foretaste.runtime import digest_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One attack on the encoder, which several trials may share.
+
+    Attributes:
+        ledger: what the attack says.
+        checks: what the referee found.
+        digests: of the encoder (and of the poison) that it gave.
+        behind: the probes behind that encoder; None where the referee refused it.
+    """
+
+    ledger: Ledger
+    checks: list[Check]
+    digests: dict[str, str]
+    behind: Behind | None
+
+
+def weight_trial(
+    pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, command: str, progress: Progress = quiet
+) -> TrialRecord:
+    """Attack the encoder for one chosen test image (or for its group), refit the probes behind it and score them."""
+    attempt = Attempt(pipeline, record_of(pipeline, trial, "weights", attack.variant, command))
+
+    def body() -> dict[str, Any]:
+        def make() -> Run:
+            return _edited(pipeline, trial, attack, attempt.timer.stage, progress)
+
+        run = make() if trial.group is None else pipeline.runs.get(run_key(trial), make)
+        return after_run(pipeline, trial, attempt, run, clean_behind(pipeline))
+
+    return attempt.finish(body)
+
+
+def run_key(trial: TrialSpec) -> str:
+    """What decides a run that trials share."""
+    return digest_of([trial.attack, trial.budget, trial.run_seed, trial.pairs])
+
+
+def after_run(pipeline: Pipeline, trial: TrialSpec, attempt: Attempt, run: Run, twin: Behind | None) -> dict[str, Any]:
+    """What the record says of a run on the encoder and of the trial's own pair, beside the twin without the attack.
+
+    Raises:
+        RefereeError: the referee refused the run.
+    """
+    assert trial.target is not None
+    attempt.ledger, attempt.checks = run.ledger, run.checks
+    require(run.checks)
+    assert run.behind is not None
+    assert twin is not None
+    truth, found = pipeline.test.y, run.behind.predictions
+    with attempt.timer.stage("target"):
+        target = target_scores(pipeline, trial.target, twin, run.behind, together=len(trial.pairs))
+    return {
+        "digests": run.digests,
+        "scores": {key: compare(twin.predictions[key], now, truth) for key, now in found.items()},
+        "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
+        "target": target,
+        "warnings": attack_warnings(run.ledger),
+    }
+
+
+def scene_of(pipeline: Pipeline, trial: TrialSpec) -> tuple[list[Tensor], list[Images]]:
+    """Copies of the target images of a trial's run, uint8 [3, H, W] each, and for each the attacker's references."""
+    assert pipeline.images is not None
+    held = pipeline.loan.train if pipeline.spec.references == "training" else pipeline.loan.validation
+    targets = [pipeline.images.test.pixels[row].clone() for row, _ in trial.pairs]
+    return targets, [held.take((held.labels == wanted).nonzero()[:, 0]) for _, wanted in trial.pairs]
+
+
+def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: Stage, progress: Progress) -> Run:
+    assert pipeline.encoder is not None
+    encoder, own = pipeline.loan.encoder, pipeline.loan.validation
+    targets, references = scene_of(pipeline, trial)
+    seed, runtime = trial.run_seed, pipeline.runtime
+    with stage("attack"):
+        if len(targets) > 1:
+            corruption = _together(attack)(encoder, targets, references, own, seed, runtime, progress)
+        else:
+            corruption = attack.corrupt(encoder, targets[0], references[0], own, seed, runtime, progress)
+    with stage("referee"):
+        checks = judge_corruption(pipeline, references, corruption)
+    if not all(check.ok for check in checks):
+        return Run(corruption.ledger, checks, {}, None)
+    edited = copy.deepcopy(pipeline.encoder)
+    edited.body.load_state_dict(corruption.state)
+    digests = {"poisoned encoder": digest_tensors(corruption.state)}
+    return Run(corruption.ledger, checks, digests, behind(pipeline, edited, seed, stage))
+
+
+def _together(attack: WeightAttack) -> Callable[..., Corruption]:
+    found: Callable[..., Corruption] = attack.corrupt_together  # type: ignore[attr-defined]
+    return found

@@ -1,0 +1,70 @@
+"""About how long trials take, from one timed batch, one timed fit and what each attack says it will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from foretaste.attacks.base import LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack, poisoned_rows
+from foretaste.audit.aftermath import COPIES
+from foretaste.audit.pipeline import Pipeline
+from foretaste.audit.pool import budgeted
+from foretaste.audit.screening import RATES
+from foretaste.features.embed import embed
+from foretaste.heads.fit import fit_head
+from foretaste.sweep.plan import Trial
+
+BACKWARD = 3
+"""Forward and backward together, in forward passes."""
+
+
+def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
+    """A rough time for the trials; runs that several of them share count once."""
+    images, per_image = pipeline.images, 0.0
+    if images is not None and pipeline.encoder is not None:
+        sample, encoder = images.train.pixels[:256], pipeline.encoder
+        per_image = _seconds(lambda: embed(encoder, sample, pipeline.runtime)) / len(sample)
+    rows, ridge = pipeline.train, pipeline.spec.ridge
+    per_fit = _seconds(lambda: fit_head(rows.z, rows.y, pipeline.classes, ridge, tolerance=1e-4))
+    total, runs = 0.0, set[str]()
+    for trial in trials:
+        passes, fits = _cost(pipeline, trial, runs)
+        total += passes * per_image + fits * per_fit
+    return total
+
+
+def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, float]:
+    """Images forward through the encoder, and fits of a head; `runs` are those already counted."""
+    attack, spec = trial.attack, trial.spec
+    both = len(pipeline.train) + len(pipeline.test)
+    if isinstance(attack, LabelledAttack | TargetedAttack):
+        added = poisoned_rows(spec.budget or 0, len(pipeline.train))
+        moved, fits = attack.planned(added)
+        # A filter: a fit at each rate, and scores that cost about two more.
+        judged = 1 + len(pipeline.spec.countermeasures) + (len(RATES) + 2) * len(pipeline.filters)
+        looks = COPIES if isinstance(attack, TargetedAttack) else 0
+        return BACKWARD * moved + added + 2 * looks, fits + judged
+    if attack is None:
+        return 0.0, 0.0
+    key = f"{spec.attack} {spec.budget} {spec.run_seed}"
+    if key in runs:
+        return 2 * COPIES, 0.0
+    runs.add(key)
+    if isinstance(attack, WeightAttack):
+        return BACKWARD * attack.planned(len(pipeline.known.validation)) + both, 2.0
+    assert pipeline.pool is not None
+    assert isinstance(attack, PretrainingAttack)
+    views = 2 * pipeline.pool.method.epochs  # of each image
+    clean = len(pipeline.pool.images)
+    added = budgeted(spec.budget or 0, clean, len(spec.pairs))
+    passes, fits = BACKWARD * views * (clean + added) + both, 2.0
+    if (twin := f"twin {spec.run_seed}") not in runs:
+        runs.add(twin)
+        passes, fits = passes + BACKWARD * views * clean + both, fits + 2
+    return passes, fits
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
