@@ -40,7 +40,7 @@ class Bullseye(CleanLabel):
     """
 
     name: ClassVar[str] = "bullseye"
-    steps: int = Field(default=60, ge=1, description="of Adam")
+    steps: int = Field(default=40, ge=1, description="of Adam")
     rate: float = Field(default=0.01, gt=0, description="Adam's step, pixels in [0, 1]")
 
     def poison_for(

@@ -55,7 +55,7 @@ class FeatureCollision(CleanLabel):
     name: ClassVar[str] = "feature-collision"
     beta: float = Field(default=10, ge=0, description="weight of staying near the base image")
     watermark: float = Field(default=0, ge=0, lt=1, description="opacity of the target in the base image; 0: none")
-    steps: int = Field(default=60, ge=1, description="of forward-backward splitting")
+    steps: int = Field(default=40, ge=1, description="of forward-backward splitting")
     rate: float = Field(default=0.01, gt=0, description="how far the first step moves a pixel, pixels in [0, 1]")
 
     def poison_for(

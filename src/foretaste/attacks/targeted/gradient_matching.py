@@ -86,7 +86,7 @@ class GradientMatching(CleanLabel):
 
     name: ClassVar[str] = "gradient-matching"
     replaces: ClassVar[bool] = True
-    steps: int = Field(default=60, ge=1, description="of signed Adam, in each restart")
+    steps: int = Field(default=40, ge=1, description="of signed Adam, in each restart")
     rate: float = Field(default=0.025, gt=0, description="its first step, pixels in [0, 1]")
     restarts: int = Field(default=2, ge=1, description="starts from other noise; the best is delivered")
 
