@@ -20,12 +20,14 @@ from torch import Tensor
 import attacks_fixture as toy
 from foretaste import attacks
 from foretaste.attacks.base import (
+    Attack,
     Corruption,
     Knowledge,
     LabelledAttack,
     Poisoning,
     PretrainingAttack,
     PretrainingPoison,
+    TargetedAttack,
     WeightAttack,
 )
 from foretaste.encoders.base import Encoder
@@ -34,7 +36,6 @@ from foretaste.images import Images, digest_rows
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime, digest_tensors
 
-Attack = LabelledAttack | WeightAttack | PretrainingAttack
 SMALL: dict[str, list[dict[str, Any]]] = {
     "label-flip": [{}, {"labels": "least-likely"}],
     "exact": [
@@ -68,6 +69,9 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"rounds": 2, "steps": 3, "stop": 0, "carrier": "pixels"},
         {"rounds": 2, "steps": 3, "stop": 0, "carrier": "pixels", "noise": "class", "epsilon": 4},
     ],
+    "gradient-matching": [{"steps": 4}, {"steps": 4, "restarts": 3, "epsilon": 16}],
+    "bullseye": [{"steps": 4}, {"steps": 4, "bases": "nearest"}],
+    "feature-collision": [{"steps": 4}, {"steps": 4, "watermark": 0.3, "epsilon": None}],
     "pacl": [{"steps": 10, "batch": 32}],
     "bad-encoder": [{"batch": 32, "epochs": 8, "references": 20, "step": 0.01}],
     "poisoned-encoder": [{}, {"layout": "left-right", "references": 2}],
@@ -77,7 +81,12 @@ CASES = [attacks.configure(name, fields) for name, settings in SMALL.items() for
 LABELLED = [attack for attack in CASES if isinstance(attack, LabelledAttack)]
 WEIGHTS = [attack for attack in CASES if isinstance(attack, WeightAttack)]
 PRETRAINING = [attack for attack in CASES if isinstance(attack, PretrainingAttack)]
-KINDS = {"labelled": LabelledAttack, "weights": WeightAttack, "pretraining": PretrainingAttack}
+KINDS = {
+    "labelled": LabelledAttack,
+    "targeted": TargetedAttack,
+    "weights": WeightAttack,
+    "pretraining": PretrainingAttack,
+}
 ROWS = 9
 every = pytest.mark.parametrize("attack", CASES, ids=repr)
 
