@@ -19,7 +19,7 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste import attacks
-from foretaste.attacks.base import Corruption, Knowledge, LabelledAttack, Poisoning, WeightAttack
+from foretaste.attacks.base import Corruption, Knowledge, LabelledAttack, Poisoning, TargetedAttack, WeightAttack
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.images import Images, digest_rows
@@ -59,6 +59,9 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"rounds": 2, "steps": 3, "stop": 0, "carrier": "pixels"},
         {"rounds": 2, "steps": 3, "stop": 0, "carrier": "pixels", "noise": "class", "epsilon": 4},
     ],
+    "gradient-matching": [{"steps": 4}, {"steps": 4, "restarts": 3, "epsilon": 16}],
+    "bullseye": [{"steps": 4}, {"steps": 4, "bases": "nearest"}],
+    "feature-collision": [{"steps": 4}, {"steps": 4, "watermark": 0.3, "epsilon": None}],
     "pacl": [{"steps": 10, "batch": 32}],
     "bad-encoder": [{"batch": 32, "epochs": 8, "references": 20, "step": 0.01}],
 }
@@ -74,7 +77,9 @@ def test_the_suite_covers_the_table() -> None:
     for name, (threat, _, line) in attacks.ATTACKS.items():
         kind = attacks.find(name)
         assert kind.name == name and line and not line.endswith(".")
-        assert issubclass(kind, {"labelled": LabelledAttack, "weights": WeightAttack}[threat])
+        assert issubclass(
+            kind, {"labelled": LabelledAttack, "targeted": TargetedAttack, "weights": WeightAttack}[threat]
+        )
         assert kind() == kind.configure(), "every field has a default"
 
 
@@ -91,7 +96,7 @@ def test_unknown_attack() -> None:
 
 
 @every
-def test_json_round_trip(attack: LabelledAttack | WeightAttack) -> None:
+def test_json_round_trip(attack: LabelledAttack | TargetedAttack | WeightAttack) -> None:
     entry = json.loads(json.dumps(attack.entry(), allow_nan=False))
     name = entry.pop("name")
     assert attacks.configure(name, entry) == attack
@@ -99,12 +104,12 @@ def test_json_round_trip(attack: LabelledAttack | WeightAttack) -> None:
 
 
 @every
-def test_repr_reproduces_it(attack: LabelledAttack | WeightAttack) -> None:
+def test_repr_reproduces_it(attack: LabelledAttack | TargetedAttack | WeightAttack) -> None:
     assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
 
 
 @every
-def test_frozen_documented_and_closed(attack: LabelledAttack | WeightAttack) -> None:
+def test_frozen_documented_and_closed(attack: LabelledAttack | TargetedAttack | WeightAttack) -> None:
     for name, field in type(attack).model_fields.items():
         assert field.description, f"{name} has no help text"
         with pytest.raises(ValidationError, match="frozen"):
@@ -114,7 +119,7 @@ def test_frozen_documented_and_closed(attack: LabelledAttack | WeightAttack) -> 
 
 
 @every
-def test_variant_is_text(attack: LabelledAttack | WeightAttack) -> None:
+def test_variant_is_text(attack: LabelledAttack | TargetedAttack | WeightAttack) -> None:
     assert isinstance(attack.variant, str) and "\n" not in attack.variant
     assert isinstance(type(attack)().variant, str)
 

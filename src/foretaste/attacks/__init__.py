@@ -41,6 +41,21 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.labelled.emn:EMN",
         "error-minimising noise (unlearnable examples) on existing rows, labels kept: it replaces rows",
     ),
+    "gradient-matching": (
+        "targeted",
+        "foretaste.attacks.targeted.gradient_matching:GradientMatching",
+        "Witches' Brew: images of the wanted class whose gradient is the one that would install the target",
+    ),
+    "bullseye": (
+        "targeted",
+        "foretaste.attacks.targeted.bullseye:Bullseye",
+        "Bullseye Polytope: images of the wanted class whose mean feature is the target's",
+    ),
+    "feature-collision": (
+        "targeted",
+        "foretaste.attacks.targeted.feature_collision:FeatureCollision",
+        "Poison Frogs: images of the wanted class, each with the target's feature",
+    ),
     "pacl": (
         "weights",
         "foretaste.attacks.weights.pacl:PACL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -24,11 +25,14 @@ class Evaluation:
         value: the objective.
         gradient: d(value)/dx float32 [m, d] in standard units; None when not asked for.
         residuals: relative residuals of inner solves, by name.
+        rows: each poison's own value, float [m], where `value` is their mean and so no poison's depends on another's;
+            the best leaf is then kept poison by poison.
     """
 
     value: float
     gradient: Tensor | None
     residuals: dict[str, float] = field(default_factory=dict)
+    rows: Tensor | None = None
 
 
 class Objective(Protocol):
@@ -64,6 +68,14 @@ class Ascent:
     residuals: dict[str, float]
 
 
+class Optimiser(Protocol):
+    """What moves a leaf along its gradient; made from the leaf and a rate, which is negative to go downwards."""
+
+    def step(self, rows: Tensor | None = None) -> None:
+        """Move the leaf in place, given each poison's value where it has one of its own (see `Evaluation`)."""
+        ...
+
+
 class Adam:
     """Adam (Kingma and Ba, ICLR 2015, algorithm 1) with its usual moments, upwards along `leaf.grad`.
 
@@ -78,7 +90,7 @@ class Adam:
         self._first, self._second = torch.zeros_like(leaf), torch.zeros_like(leaf)
         self._steps = 0
 
-    def step(self) -> None:
+    def step(self, rows: Tensor | None = None) -> None:
         """Move the leaf in place."""
         gradient = self.leaf.grad
         assert gradient is not None
@@ -101,33 +113,42 @@ def ascend(
     rate: float,
     progress: Progress,
     relabel: Relabelling | None = None,
+    optimiser: Callable[[Tensor, float], Optimiser] = Adam,
 ) -> Ascent:
-    """Move the carrier's leaf along the objective's gradient by Adam, `steps` times; it ends at the best leaf seen.
+    """Move the carrier's leaf along the objective's gradient `steps` times; it ends at the best leaf seen.
 
     Args:
         name: of the attack, for messages.
         carrier: what is moved.
         objective: its `better` says which way.
         y: labels int64 [m] to start with.
-        steps: of Adam.
-        rate: Adam's step in the leaf's units.
+        steps: of the optimiser.
+        rate: its step in the leaf's units.
         progress: called with (steps done, steps).
         relabel: the objective again, if labels may move too. They do so in the first half: features need the rest to
             settle under their final label.
+        optimiser: of the leaf and the signed rate.
 
     Raises:
         AttackError: the objective or its gradient is not finite, or no step was better than the start; with the curve.
     """
     sign = 1.0 if objective.better == "higher" else -1.0
     carrier.project(y)
-    adam = Adam(carrier.leaf, sign * rate)
+    moving = optimiser(carrier.leaf, sign * rate)
     best, best_y, curve, worst = carrier.leaf.clone(), y, list[float](), dict[str, float]()
+    first = highest = torch.empty(0)
     for step in range(steps + 1):
         last = step == steps
         x = carrier.features()
         now = _evaluate(name, objective, x, y, curve, gradient=not last)
-        if not curve or sign * now.value > max(sign * value for value in curve):
-            best, best_y = carrier.leaf.clone(), y
+        values = torch.tensor([now.value], dtype=torch.float64) if now.rows is None else now.rows  # [1] or [m]
+        reached = sign * values
+        if not curve:
+            first = highest = reached
+        higher = reached > highest
+        if bool(higher.any()):
+            best = torch.where(higher.view(-1, *[1] * (best.ndim - 1)), carrier.leaf, best)
+            best_y, highest = torch.where(higher, y, best_y), torch.maximum(reached, highest)
         curve.append(now.value)
         for key, value in now.residuals.items():
             worst[key] = max(worst.get(key, 0.0), value)
@@ -135,11 +156,11 @@ def ascend(
         if last or now.gradient is None:
             break
         carrier.pull(now.gradient)
-        adam.step()
+        moving.step(now.rows)
         if relabel is not None and step < steps // 2:
             y = relabel.steepest_labels(x)
         carrier.project(y)
-    if max(sign * value for value in curve) <= sign * curve[0]:
+    if not bool((highest > first).any()):
         raise AttackError(
             f"{name}: an objective that improves",
             got=f"{curve[0]:.6g} at the start and nothing better in {steps} steps",

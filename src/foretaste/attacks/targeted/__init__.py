@@ -1,0 +1,1 @@
+"""Attacks by labelled rows that give one chosen image one chosen class."""
