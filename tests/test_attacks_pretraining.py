@@ -126,17 +126,6 @@ def test_all_rows_are_used_and_shared_evenly(attack: PretrainingAttack) -> None:
 
 
 @every
-def test_arguments_decide_the_bytes_and_nothing_outside_moves(attack: PretrainingAttack) -> None:
-    state, kept = torch.get_rng_state(), [target.clone() for target in TARGETS]
-    one, same, other = (made_by(attack, 30, seed).pixels for seed in (0, 0, 1))
-    assert torch.equal(one, same) and not torch.equal(one, other)
-    labelled = Images(POOL.pixels, torch.arange(40) % 2, ("x", "y"), "labelled")
-    assert torch.equal(made_by(attack, 30, pool=labelled).pixels, one), "labels of the pool are not used"
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(map(torch.equal, TARGETS, kept))
-
-
-@every
 def test_what_cannot_be_poisoned_is_a_clear_error(attack: PretrainingAttack) -> None:
     with pytest.raises(BudgetError, match=r"at least one for each of the 3 .* pairs; got 2; pass a larger budget"):
         made_by(attack, 2)
