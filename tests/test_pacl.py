@@ -15,8 +15,12 @@ from torch import Tensor, nn
 
 import attacks_fixture as toy
 from foretaste.attacks.base import Corruption
-from foretaste.attacks.weights.ground import Ground, difference, floored, prepare, views_of
-from foretaste.attacks.weights.pacl import PACL, Scene, target_loss
+from foretaste.attacks.weights.edited import difference
+from foretaste.attacks.weights.ground import Ground, floored, prepare
+from foretaste.attacks.weights.pacl import PACL
+from foretaste.attacks.weights.scene import Pair, Scene
+from foretaste.attacks.weights.target_loss import target_loss
+from foretaste.attacks.weights.views import views_of
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
@@ -167,11 +171,13 @@ def test_bad_input_is_named() -> None:
 def scene_of(z_references: Tensor, d: int) -> Scene:
     scaler = Scaler(torch.linspace(-1, 1, d).double(), torch.linspace(0.5, 2, d).double())
     empty = torch.zeros(0, dtype=torch.int64)
-    ground = Ground(torch.zeros(0, d), scaler, empty, empty, (), None, 0)
-    return Scene(TARGET, OWN.pixels[:4], z_references, SHADOW.pixels, ground, Runtime())
+    ground = Ground(SHADOW.pixels, torch.zeros(0, d), scaler, empty, empty, (), None, None, (SHADOW.pixels,), 0)
+    return Scene((Pair(TARGET, OWN.pixels[: len(z_references)], z_references),), ground, Runtime())
 
 
-KNOBS = list(itertools.product(["standardised", "cosine"], ["class-mean", "mean", "max"], ["clean", "moving"]))
+KNOBS = list(
+    itertools.product(["standardised", "normalised", "cosine"], ["class-mean", "mean", "max"], ["clean", "moving"])
+)
 
 
 @pytest.mark.parametrize(("similarity", "aggregation", "side"), KNOBS)
@@ -181,10 +187,10 @@ def test_gradient_is_that_of_finite_differences(similarity: Any, aggregation: An
     w0, w1 = (torch.randn(shape, generator=draws, dtype=torch.float64) for shape in ((6, 7), (7, d)))
     clean = torch.tanh(x @ w0) @ w1
     scene = scene_of(clean[-m:], d)
-    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7)
+    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
 
     def loss(a: Tensor, b_: Tensor) -> Tensor:
-        effectiveness, rest = attack._losses(torch.tanh(x @ a) @ b_, clean[:b], scene, v)
+        effectiveness, rest = attack._losses(torch.tanh(x @ a) @ b_, clean[:b], scene)
         return effectiveness + 3 * rest
 
     moved = [(w + 0.3 * torch.randn(w.shape, generator=draws, dtype=torch.float64)).requires_grad_() for w in (w0, w1)]
@@ -196,18 +202,20 @@ def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: An
     d, b, v, m, draws = 4, 5, 2, 3, stream(0, "loops")
     z, clean = (torch.randn(n, d, generator=draws, dtype=torch.float64) for n in (b + v + m, b + m))
     scene = scene_of(clean[b:], d)
-    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7)
-    te, rest = attack._losses(z, clean[:b], scene, v)
+    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
+    te, rest = attack._losses(z, clean[:b], scene)
     mean, unit = np.linspace(-1, 1, d), np.linspace(0.5, 2, d)
 
     def distance(p: Any, q: Any) -> float:
         if similarity == "cosine":
             return float(1 - p @ q / np.linalg.norm(p) / np.linalg.norm(q))
-        return float(((p - q) ** 2).mean())
+        return float(((p - q) ** 2).sum() / (1 if similarity == "normalised" else d))
 
     rows, old = z.numpy(), clean.numpy()
     if similarity == "standardised":
         rows, old = (rows - mean) / unit, (old - mean) / unit
+    if similarity == "normalised":
+        rows, old = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, old))
     views, references = rows[b : b + v], old[b:] if side == "clean" else rows[b + v :]
     expected = {
         "class-mean": np.mean([distance(t, references.mean(0)) for t in views]),
@@ -223,7 +231,7 @@ def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: An
 def test_detached_references_get_no_gradient() -> None:
     z = torch.randn(8, 4, generator=stream(0, "detached"), dtype=torch.float64, requires_grad=True)
     attack = PACL(reference_side="detached")
-    te, _ = attack._losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4), 1)
+    te, _ = attack._losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4))
     te.backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None and bool(z.grad[4].any()) and not bool(z.grad[5:].any())
 
@@ -233,6 +241,13 @@ def test_detached_references_get_no_gradient() -> None:
     [
         {"similarity": "cosine", "optimizer": "adam", "step": 0.005, "utility": 1.0},
         {"similarity": "cosine"},
+        {"similarity": "normalised", "optimizer": "adam", "step": 0.005, "utility": 1.0},
+        {"similarity": "normalised"},
+        {"trainable": "full"},
+        {"batchnorm": "moving"},
+        {"shadow_share": 0.3},
+        {"in_distribution": 1.0},
+        {"views": 4, "noise": 8.0, "enough": 0.9},
         {"aggregation": "max"},
         {"aggregation": "mean", "reference_side": "moving", "anchor": 1.0},
         {"reference_side": "detached"},
