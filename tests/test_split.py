@@ -79,7 +79,7 @@ def resnet() -> Encoder:
 
 
 NETWORKS: list[tuple[Encoder, list[str], list[tuple[int, ...]]]] = [
-    (resnet(), ["layer4.0.conv1.weight", "layer4.1.conv2.weight"], [(16, 8, 8)]),
+    (resnet(), ["layer4.0.conv1.weight", "layer4.1.conv2.weight"], [(16, 8, 8), (32, 4, 4)]),
     (resnet(), ["layer4.1.conv2.weight"], [(32, 4, 4), (32, 4, 4)]),  # the input and the shortcut around it
     (resnet(), ["layer2.0.conv2.weight", "layer2.0.bn2.bias"], [(8, 16, 16), (8, 16, 16)]),
     (encoder(Attention(), 6), ["out.weight"], [(17, 8)]),
@@ -143,7 +143,7 @@ def test_a_wrong_graph_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 CASES: list[tuple[Any, dict[str, Any]]] = [
     (PACL, {"batch": 64, "steps": 8, "enough": 1.0}),
     (PACL, {"batch": 64, "steps": 8, "trainable": "last-two-stages", "reference_side": "moving", "anchor": 1.0}),
-    (PACL, {"batch": 64, "steps": 6, "views": 3, "optimizer": "adam", "noise": 4.0}),
+    (PACL, {"batch": 64, "steps": 6, "views": 3, "noise": 4.0, "optimizer": "sgd", "step": 0.01, "utility": 1.0}),
     (BadEncoder, {"batch": 64, "epochs": 2, "step": 0.02, "trainable": "last-stage", "references": 5}),
 ]
 
