@@ -73,6 +73,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "bullseye": [{"steps": 4}, {"steps": 4, "bases": "nearest"}],
     "feature-collision": [{"steps": 4}, {"steps": 4, "watermark": 0.3, "epsilon": None}],
     "pacl": [{"steps": 10, "batch": 32}],
+    "pacl-minimal": [{"steps": 10, "batch": 32, "holds": 0.0, "edit": edit} for edit in ("l2", "tensors", "rank")],
     "bad-encoder": [{"batch": 32, "epochs": 8, "references": 20, "step": 0.01}],
     "poisoned-encoder": [{}, {"layout": "left-right", "references": 2}],
     "interpolation": [{}, {"skew": -1, "references": 2}],

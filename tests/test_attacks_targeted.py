@@ -207,7 +207,9 @@ def test_forward_backward_takes_a_worse_step_back() -> None:
         values.append(rows.clone())
         leaf.grad = 2 * weight * leaf
         mover.step(rows)
-    assert float(values[1].min()) > 1, "the first step was too long"
+    # Half as far from where it was, twice: u is 1, -7, -3 and -1, which is no worse than the start.
+    assert torch.stack(values[:4])[:, 0].tolist() == [1, 49, 9, 1]
+    assert torch.stack(values[:4])[:, 1].tolist() == [0.5, 24.5, 4.5, 0.5]
     assert float(values[-1].max()) < 1e-6
 
 

@@ -8,7 +8,7 @@ from foretaste.attacks.base import Progress, TargetedAttack, poisoned_rows, quie
 from foretaste.audit.aftermath import target_scores
 from foretaste.audit.attempt import Attempt, record_of
 from foretaste.audit.behind import Behind, clean_behind
-from foretaste.audit.exhibits import gallery, project
+from foretaste.audit.exhibits import gallery
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings
 from foretaste.audit.referee import judge_poisoning, require
@@ -76,7 +76,6 @@ def targeted_trial(
             "defences": {key: screening(pipeline, key, one) for key, one in filtered.items()},
             "warnings": [*attack_warnings(poisoning.ledger), *notes_of(others, filtered)],
             "exhibits": gallery(pipeline, poisoning),
-            "projection": project(pipeline, z, poisoning.y),
         }
 
     return attempt.finish(body)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
+from foretaste.attacks.base import Progress, WeightAttack, quiet
 from foretaste.audit.aftermath import target_scores
 from foretaste.audit.attempt import Attempt, record_of
 from foretaste.audit.behind import Behind, Stage, behind, clean_behind
@@ -99,7 +98,7 @@ def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: S
     seed, runtime = trial.run_seed, pipeline.runtime
     with stage("attack"):
         if len(targets) > 1:
-            corruption = _together(attack)(encoder, targets, references, own, seed, runtime, progress)
+            corruption = attack.corrupt_together(encoder, targets, references, own, seed, runtime, progress)
         else:
             corruption = attack.corrupt(encoder, targets[0], references[0], own, seed, runtime, progress)
     with stage("referee"):
@@ -110,8 +109,3 @@ def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: S
     edited.body.load_state_dict(corruption.state)
     digests = {"poisoned encoder": digest_tensors(corruption.state)}
     return Run(corruption.ledger, checks, digests, behind(pipeline, edited, seed, stage))
-
-
-def _together(attack: WeightAttack) -> Callable[..., Corruption]:
-    found: Callable[..., Corruption] = attack.corrupt_together  # type: ignore[attr-defined]
-    return found

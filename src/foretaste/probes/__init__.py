@@ -23,6 +23,14 @@ PROBES: dict[str, tuple[str, str]] = {
         "foretaste.probes.knn:KNNProbe",
         "majority of the k nearest training rows by cosine",
     ),
+    "mlp": (
+        "foretaste.probes.mlp:MLPProbe",
+        "BadEncoder's downstream classifier: a ReLU network of 512 and 256 units on normalised features",
+    ),
+    "fine-tune": (
+        "foretaste.probes.fine_tune:FineTuneProbe",
+        "full fine-tuning of encoder and head on the training images; not the first, which is the headline",
+    ),
 }
 
 

@@ -51,6 +51,10 @@ class ImageProbe(Method):
     """A classifier on images that starts from the victim's encoder and may change a copy of it."""
 
     @abstractmethod
+    def planned(self, rows: int) -> int:
+        """About what `fit` costs: images forward and backward through the encoder."""
+
+    @abstractmethod
     def fit(
         self, encoder: Encoder, pixels: Tensor, y: Tensor, classes: int, seed: int, runtime: Runtime
     ) -> FittedProbe:

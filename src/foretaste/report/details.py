@@ -9,8 +9,9 @@ import numpy as np
 
 from foretaste.record import DataEntry, Exhibit, Projection, TrialRecord
 from foretaste.report.figure import COLOURS, LEGEND, MUTED, POISON, SYMBOLS, Json, Plot, layout, named, plain, style
-from foretaste.report.naming import class_name, label
+from foretaste.report.naming import class_name
 from foretaste.report.numbers import budget
+from foretaste.report.steering import PairRow
 from foretaste.report.summary import Row, Summary
 
 POINTS = 1500
@@ -56,7 +57,7 @@ def projections(summary: Summary) -> list[Plot]:
 def objectives(summary: Summary) -> list[Plot]:
     """One figure per attack: the objective per step of a few trials at its largest budget."""
     chosen = [(f"{row.name}, {budget(row.budget)}", row.trials) for row in _largest(summary.rows)]
-    chosen += [(row.name, row.pairs) for row in summary.weights]
+    chosen += [(_titled(row), row.pairs) for row in summary.steering]
     out: list[Plot] = []
     for title, trials in chosen:
         if moving := [trial for trial in trials if trial.ledger and len(trial.ledger.objective) > 1]:
@@ -72,7 +73,7 @@ def galleries(summary: Summary) -> list[Gallery]:
     shown: list[tuple[str, TrialRecord]] = [
         (f"{r.name}, {budget(r.budget)}", t) for r in rows for t in _pictured(r.trials)
     ]
-    shown += [(label(row.attack, row.variant), trial) for row in summary.weights for trial in _pictured(row.pairs)]
+    shown += [(_titled(row), trial) for row in summary.steering for trial in _pictured(row.pairs)]
     for title, trial in shown:
         kept = []
         for exhibit in trial.exhibits[:PICTURES]:
@@ -81,6 +82,10 @@ def galleries(summary: Summary) -> list[Gallery]:
                 kept.append(exhibit)
         out.append(Gallery(f"{title}, seed {trial.seed}", kept, len(trial.exhibits) - len(kept)))
     return [gallery for gallery in out if gallery.exhibits]
+
+
+def _titled(row: PairRow) -> str:
+    return row.name if row.budget is None else f"{row.name}, {budget(row.budget)}"
 
 
 def _pictured(trials: list[TrialRecord]) -> list[TrialRecord]:

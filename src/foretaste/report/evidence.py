@@ -31,7 +31,7 @@ def referee(summary: Summary) -> Table:
 def ledgers(summary: Summary) -> Table:
     """What the attacks report: objective, worst residuals, other figures (means over trials)."""
     groups = [(row.name, budget(row.budget), row.trials) for row in summary.rows]
-    groups += [(row.name, NONE, row.pairs) for row in summary.weights]
+    groups += [(row.name, NONE if row.budget is None else budget(row.budget), row.pairs) for row in summary.steering]
     lines = []
     for name, share, trials in groups:
         kept = [trial.ledger for trial in trials if trial.ledger]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from foretaste.report import defences, details, evidence, plots, tables
+from foretaste.report import defences, details, evidence, pairs, plots, tables
+from foretaste.report.figure import Plot
 from foretaste.report.naming import class_name
 from foretaste.report.summary import Summary
+from foretaste.report.tables import Table
 from foretaste.report.verdict import Sentence
 
 
@@ -26,10 +29,10 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
     """The whole page as one string."""
     draw, own = _plotly(), _source("report.js")
     curves = plots.curves(summary)
-    steered = plots.steered(summary.weights)
+    steering = _steering(summary)
     objectives = details.objectives(summary)
     projections = details.projections(summary)
-    shown = [*curves, *([steered] if steered else []), *projections, *objectives]
+    shown = [*curves, *(one.plot for one in steering if one.plot), *projections, *objectives]
     topics: dict[str, list[Sentence]] = {}
     for sentence in verdict:
         topics.setdefault(sentence.topic, []).append(sentence)
@@ -45,7 +48,7 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             plotly=Markup(draw),
             script=Markup(own),
             curves=curves,
-            steered=steered,
+            steering=steering,
             objectives=objectives,
             projections=projections,
             galleries=details.galleries(summary),
@@ -53,8 +56,6 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             labelled=tables.labelled(summary),
             judged=tables.judged(summary),
             defences=defences.table(summary),
-            weights=tables.weights(summary),
-            pairs=tables.pairs(summary),
             failures=tables.failures(summary),
             clean=tables.clean(summary),
             cost=tables.cost(summary),
@@ -65,6 +66,33 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             class_name=lambda index: class_name(summary.data, index),
         )
     )
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of the page about one threat on one chosen image."""
+
+    threat: pairs.Threat
+    plot: Plot | None
+    table: Table
+    by_probe: Table | None
+    pairs: Table
+
+
+def _steering(summary: Summary) -> list[Section]:
+    """Encoder weights always, if only to say that they were no part of the audit; other threats where they were."""
+    found = [(threat, threat.rows(summary)) for threat in pairs.THREATS]
+    return [
+        Section(
+            threat,
+            plots.steered(threat, rows),
+            pairs.table(threat, rows),
+            pairs.by_probe(threat, rows),
+            pairs.pairs(threat, rows),
+        )
+        for threat, rows in found
+        if rows or threat.key == "weights"
+    ]
 
 
 def embed(value: Any) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from foretaste.report import defences, evidence, tables
+from foretaste.report import defences, evidence, pairs, tables
 from foretaste.report.summary import Summary
 from foretaste.report.tables import Table
 from foretaste.report.verdict import Sentence
@@ -13,15 +13,19 @@ from foretaste.report.verdict import Sentence
 def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
     """The whole file as one string."""
     parts = [f"# {text(heading)}", "## Verdict", *_bullets([line.text for line in verdict])]
-    rows, pairs = tables.labelled(summary), tables.pairs(summary)
+    rows = tables.labelled(summary)
     parts += ["## Labelled rows", *(_table(rows) if rows.lines else ["Not part of this audit."])]
     if rows.lines and (judged := tables.judged(summary)):
         parts += _table(judged)
     if screened := defences.table(summary):
         parts += _table(screened)
-    weights = tables.weights(summary)
-    parts += ["## Encoder weights", *(_table(weights) if weights.lines else ["Not part of this audit."])]
-    parts += _table(pairs) if pairs.lines else []
+    for threat in pairs.THREATS:
+        found = threat.rows(summary)
+        if not found and threat.key != "weights":
+            continue
+        parts += [f"## {threat.title}", *(_table(pairs.table(threat, found)) if found else ["Not part of this audit."])]
+        for table in (pairs.by_probe(threat, found), pairs.pairs(threat, found)):
+            parts += _table(table) if table and table.lines else []
     parts += ["## Warnings", *(_bullets([_warning(w.text, w.trials) for w in summary.warnings]) or ["None."])]
     if summary.failures:
         parts += ["## Failed trials", *_table(tables.failures(summary))]

@@ -6,7 +6,9 @@ from foretaste.record import Estimate
 from foretaste.report.figure import COLOURS, INK, MUTED, Json, Plot, bars, layout, named, plain, style
 from foretaste.report.naming import label
 from foretaste.report.numbers import accuracy, budget, interval, moved, percent
-from foretaste.report.summary import Row, Summary, WeightRow
+from foretaste.report.pairs import Threat
+from foretaste.report.steering import PairRow
+from foretaste.report.summary import Row, Summary
 
 LABEL_GAP = 0.05
 """Levels closer than this share one label, which would otherwise cover each other."""
@@ -121,14 +123,18 @@ def _lines(summary: Summary, key: str, rows: list[Row]) -> tuple[list[Json], lis
     return shapes, [{"text": plain(words), "y": _hundred(value), "font": font, **at} for words, value in labels]
 
 
-def steered(weights: list[WeightRow]) -> Plot | None:
+def steered(threat: Threat, attacked: list[PairRow]) -> Plot | None:
     """Share of eligible pairs steered, beside the share that had the wanted class before; Wilson's intervals."""
-    rows = [(plain(row.name), row.success, row.base) for row in weights if row.success and row.base]
+    rows = [
+        (plain(row.name + (f", {budget(row.budget)}" if threat.share else "")), row.success, row.base)
+        for row in attacked
+        if row.success and row.base
+    ]
     if not rows:
         return None
     series = [
         ("steered, of the eligible pairs", "", COLOURS[0], [success for _, success, _ in rows]),
-        ("wanted class before the edit, of all pairs", "/", MUTED, [base for _, _, base in rows]),
+        ("wanted class before, of all pairs", "/", MUTED, [base for _, _, base in rows]),
     ]
     data = []
     for name, pattern, colour, found in series:
@@ -147,8 +153,8 @@ def steered(weights: list[WeightRow]) -> Plot | None:
             }
         )
     return Plot(
-        name="steered",
-        title="Chosen images steered by editing the encoder",
+        name="steered" if threat.key == "weights" else f"steered-{threat.key}",
+        title=threat.how,
         note="Bars: share of (image, class) pairs, with Wilson's 95 % interval.",
         data=data,
         layout=layout(

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from foretaste import statistics
 from foretaste.errors import RecordError
-from foretaste.record import DataEntry, EncoderEntry, Estimate, TrialRecord
+from foretaste.record import DataEntry, EncoderEntry, TrialRecord
 from foretaste.report.naming import label, refusals, where
 from foretaste.report.numbers import budget
 from foretaste.report.pairing import Cell, Twins, pair
+from foretaste.report.steering import PairRow, pair_row
 
 
 @dataclass(frozen=True)
@@ -55,36 +53,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class WeightRow:
-    """One attack on the encoder's weights, over its (target, class) pairs.
-
-    Attributes:
-        pairs: trials that count.
-        successes: pairs steered to the desired class, of those that are eligible.
-        success: their share, with Wilson's interval; None when no pair is eligible.
-        base: share of all pairs that the clean pipeline already gave the desired class.
-        collateral: mean share of the other test predictions that changed.
-        changes: mean accuracy change by score key, the headline first.
-        failed: trials that failed or were refused; not in any figure.
-    """
-
-    attack: str
-    variant: str
-    pairs: list[TrialRecord]
-    successes: int
-    success: Estimate | None
-    base: Estimate | None
-    collateral: Estimate | None
-    changes: dict[str, Estimate]
-    failed: int
-
-    @property
-    def name(self) -> str:
-        """`pacl`, with the variant in brackets where there is one."""
-        return label(self.attack, self.variant)
-
-
-@dataclass(frozen=True)
 class Failure:
     """A trial that is in no figure, and why."""
 
@@ -109,11 +77,18 @@ class Summary:
     encoder: EncoderEntry | None
     clean: TrialRecord | None
     rows: list[Row]
-    weights: list[WeightRow]
+    weights: list[PairRow]
+    targeted: list[PairRow]
+    pretraining: list[PairRow]
     failures: list[Failure]
     warnings: list[Warned]
     refused: int = 0
     keys: list[str] = field(default_factory=list)
+
+    @property
+    def steering(self) -> list[PairRow]:
+        """Attacks on one chosen image of all threats."""
+        return [*self.weights, *self.targeted, *self.pretraining]
 
     @property
     def budgets(self) -> list[float]:
@@ -136,10 +111,13 @@ def summarise(records: list[TrialRecord]) -> Summary:
         _row(trials, [trial for trial in trials if trial.trial not in out], twins, contradictions)
         for trials in _groups([trial for trial in records if trial.threat == "labelled"])
     ]
-    weights = [
-        _weight_row(trials, [trial for trial in trials if trial.trial not in out])
-        for trials in _groups([trial for trial in records if trial.threat == "weights"], by_budget=False)
-    ]
+    weights, targeted, pretraining = (
+        [
+            pair_row(trials, [trial for trial in trials if trial.trial not in out])
+            for trials in _groups([trial for trial in records if trial.threat == threat])
+        ]
+        for threat in ("weights", "targeted", "pretraining")
+    )
     first = twins.first or records[0]
     return Summary(
         records=records,
@@ -148,6 +126,8 @@ def summarise(records: list[TrialRecord]) -> Summary:
         clean=twins.first,
         rows=rows,
         weights=weights,
+        targeted=targeted,
+        pretraining=pretraining,
         failures=failures,
         warnings=[*_warnings(records), *(Warned(text, []) for text in contradictions)],
         refused=sum(failure.trial.status == "ok" for failure in failures),
@@ -168,11 +148,11 @@ def _one_audit(records: list[TrialRecord]) -> None:
             )
 
 
-def _groups(trials: list[TrialRecord], by_budget: bool = True) -> list[list[TrialRecord]]:
+def _groups(trials: list[TrialRecord]) -> list[list[TrialRecord]]:
     """Trials by (attack, variant) in order of appearance, then by budget; seeds ascending."""
     groups: dict[tuple[str, str, float], list[TrialRecord]] = {}
     for trial in trials:
-        groups.setdefault((trial.attack, trial.variant, (trial.budget or 0.0) if by_budget else 0.0), []).append(trial)
+        groups.setdefault((trial.attack, trial.variant, trial.budget or 0.0), []).append(trial)
     names = list(dict.fromkeys((attack, variant) for attack, variant, _ in groups))
     ordered = sorted(groups, key=lambda key: (names.index(key[:2]), key[2]))
     return [sorted(groups[key], key=lambda trial: trial.seed) for key in ordered]
@@ -211,35 +191,6 @@ def _row(trials: list[TrialRecord], counted: list[TrialRecord], twins: Twins, co
         commands=[trial.command for trial in trials],
         failed=len(trials) - len(counted),
     )
-
-
-def _weight_row(trials: list[TrialRecord], counted: list[TrialRecord]) -> WeightRow:
-    targets = [trial.target for trial in counted if trial.target]
-    eligible = [target for target in targets if target.eligible]
-    successes = sum(target.success for target in eligible)
-    changes: dict[str, list[Estimate]] = {}
-    for trial in counted:
-        for key, score in trial.scores.items():
-            if score.poisoned:
-                value = score.poisoned.value - score.clean.value
-                alone = Estimate(value=value, low=value, high=value, n=score.poisoned.n, method="no interval recorded")
-                changes.setdefault(key, []).append(score.change or alone)
-    return WeightRow(
-        attack=trials[0].attack,
-        variant=trials[0].variant,
-        pairs=[trial for trial in counted if trial.target],
-        successes=successes,
-        success=statistics.wilson(successes, len(eligible)) if eligible else None,
-        base=statistics.wilson(sum(t.clean_success for t in targets), len(targets)) if targets else None,
-        collateral=_mean([target.collateral for target in targets]) if targets else None,
-        changes={key: _mean(found) for key, found in changes.items()},
-        failed=len(trials) - len(counted),
-    )
-
-
-def _mean(found: list[Estimate]) -> Estimate:
-    """Mean over trials; a single trial keeps the interval that it has, since one number has no spread."""
-    return found[0] if len(found) == 1 else statistics.mean_interval(np.array([estimate.value for estimate in found]))
 
 
 def _warnings(records: list[TrialRecord]) -> list[Warned]:

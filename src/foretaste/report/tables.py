@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from foretaste.record import TrialRecord
-from foretaste.report.naming import class_name, where
+from foretaste.report.naming import where
 from foretaste.report.numbers import (
     accuracy,
     budget,
@@ -13,15 +12,12 @@ from foretaste.report.numbers import (
     duration,
     interval,
     method,
-    moved,
     percent,
     points,
 )
 from foretaste.report.summary import Row, Summary
 
 NONE = "–"
-PAIRS = 200
-"""Pairs listed at most; the others count in the figures and are in the record."""
 
 
 @dataclass(frozen=True)
@@ -96,74 +92,6 @@ def judged(summary: Summary) -> Table | None:
     )
 
 
-def weights(summary: Summary) -> Table:
-    """Attacks on the encoder's weights over their pairs."""
-    keys = list(dict.fromkeys(key for row in summary.weights for key in row.changes))
-    lines = []
-    for row in summary.weights:
-        success = f"{percent(row.success.value, 0)} % {interval(row.success, 0)}" if row.success else NONE
-        base = f"{round(row.base.value * row.base.n)} of {row.base.n}" if row.base else NONE
-        lines.append(
-            Line(
-                [
-                    row.name,
-                    f"{len(row.pairs):,}",
-                    f"{row.success.n if row.success else 0:,}",
-                    f"{row.successes:,}",
-                    success,
-                    base,
-                    *(moved(row.changes[key]) if key in row.changes else NONE for key in keys),
-                    f"{accuracy(row.collateral)} %" if row.collateral else NONE,
-                    f"{row.failed}",
-                ]
-            )
-        )
-    changes = [f"accuracy change ({key})" for key in keys]
-    return Table(
-        "weights",
-        "Chosen images steered by editing the encoder. Eligible: the clean pipeline gets the image right and the "
-        "wanted class is another. Share: of the eligible pairs, with Wilson's 95 % interval. Had it before: pairs to "
-        "which the clean pipeline already gave the wanted class. Accuracy change (points) and collateral (share of "
-        "the other test predictions that changed): mean over pairs, bootstrap over pairs.",
-        ["attack", "pairs", "eligible", "steered", "share", "had it before", *changes, "collateral", "failed"],
-        lines,
-    )
-
-
-def pairs(summary: Summary) -> Table:
-    """One line per (image, class) pair."""
-    trials = [(row.name, trial) for row in summary.weights for trial in row.pairs]
-    left = f" {len(trials) - PAIRS:,} more pairs are in record.jsonl." if len(trials) > PAIRS else ""
-    columns = ["attack", "test image", "true class", "wanted class", "before", "after", "eligible", "steered"]
-    return Table(
-        "pairs",
-        f"Each (image, class) pair: predictions before and after the edit; accuracy and collateral in %.{left}",
-        [*columns, "accuracy", "collateral"],
-        [_pair(name, trial) for name, trial in trials[:PAIRS]],
-        text=8,
-    )
-
-
-def _pair(name: str, trial: TrialRecord) -> Line:
-    target, score = trial.target, next(iter(trial.scores.values()), None)
-    if target is None:
-        return Line([name], [trial.command])
-    classes = (target.true_class, target.target_class, target.clean_prediction, target.poisoned_prediction)
-    change = f"{percent(score.clean.value)} → {percent(score.poisoned.value)}" if score and score.poisoned else NONE
-    return Line(
-        [
-            name,
-            f"{target.index}",
-            *(class_name(trial.data, index) for index in classes),
-            "yes" if target.eligible else "no",
-            "yes" if target.success else "no",
-            change,
-            percent(target.collateral.value),
-        ],
-        [trial.command],
-    )
-
-
 def failures(summary: Summary) -> Table:
     """Trials that are in no figure, and why."""
     lines = [Line([where(item.trial), item.reason], [item.trial.command]) for item in summary.failures]
@@ -186,7 +114,9 @@ def cost(summary: Summary) -> Table:
     """Seconds per stage and images through the encoder, mean per trial."""
     groups = [("none (clean twin)", NONE, [summary.clean])] if summary.clean else []
     groups += [(row.name, budget(row.budget), list(row.trials)) for row in summary.rows]
-    groups += [(row.name, NONE, list(row.pairs)) for row in summary.weights]
+    groups += [
+        (row.name, NONE if row.budget is None else budget(row.budget), list(row.pairs)) for row in summary.steering
+    ]
     groups = [group for group in groups if group[2]]
     stages = list(dict.fromkeys(stage for _, _, trials in groups for trial in trials for stage in trial.seconds))
     lines = []

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from foretaste.report.numbers import accuracy, budget, change_interval, count, interval, percent, points
 from foretaste.report.pairing import Cell
-from foretaste.report.summary import Row, Summary, WeightRow
+from foretaste.report.pairs import THREATS, Threat
+from foretaste.report.steering import PairRow
+from foretaste.report.summary import Row, Summary
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ LIMITS = "Limits"
 
 
 def sentences(summary: Summary) -> list[Sentence]:
-    """The verdict, most important first: labelled rows, encoder weights, yardsticks, limits."""
-    return [*_labelled(summary), *_weights(summary), _yardsticks(summary), *_limits(summary)]
+    """The verdict, most important first: labelled rows, chosen images, yardsticks, limits."""
+    return [*_labelled(summary), *_steering(summary), _yardsticks(summary), *_limits(summary)]
 
 
 def strongest(summary: Summary, share: float) -> Row | None:
@@ -106,28 +108,52 @@ def _cost(row: Row, cell: Cell) -> Sentence:
     return Sentence(LABELLED, claim, basis)
 
 
-def _weights(summary: Summary) -> list[Sentence]:
-    if not summary.weights:
-        return [Sentence(WEIGHTS, "No attack on the encoder's weights was part of this audit")]
-    return [_steered(row) for row in summary.weights]
+STEERED = {
+    "weights": ("editing the encoder", "on the encoder's weights", "edited encoder", "the clean encoder"),
+    "targeted": ("poisoned rows", "on the labelled rows", "poisoned head", "the clean head"),
+    "pretraining": (
+        "poisoned pre-training images",
+        "on the pre-training images",
+        "poisoned pre-training run",
+        "the encoder that went on learning without poison",
+    ),
+}
+"""By threat: by what, where, over what its accuracy is a mean, and what it is compared with."""
 
 
-def _steered(row: WeightRow) -> Sentence:
+def _steering(summary: Summary) -> list[Sentence]:
+    lines = [] if summary.weights else [Sentence(WEIGHTS, "No attack on the encoder's weights was part of this audit")]
+    lines += [_steered(threat, row) for threat in THREATS for row in threat.rows(summary)]
+    if summary.steering and (known := _references(summary)):
+        lines.append(Sentence(LIMITS, known))
+    return lines
+
+
+def _references(summary: Summary) -> str:
+    """Whether the attacker's images of the wanted class are ones that the head is trained on."""
+    bases = [trial.spec.get("base") for trial in summary.records if trial.threat in ("weights", "pretraining")]
+    if any(isinstance(base, dict) and base.get("references") == "training" for base in bases):
+        return "The images of the wanted class that the attacker holds are training rows of the head"
+    return ""
+
+
+def _steered(threat: Threat, row: PairRow) -> Sentence:
+    topic, (means, where, unit, twin) = threat.title, STEERED[threat.key]
+    name = row.name + (f" at {budget(row.budget)}" if threat.share else "")
     if not row.pairs:
         failed = count(row.failed, "trial")
-        return Sentence(
-            WEIGHTS, f"{row.name} on the encoder's weights gave no result, so nothing follows: {failed} failed"
-        )
+        return Sentence(topic, f"{name} {where} gave no result, so nothing follows: {failed} failed")
     images = {trial.target.index for trial in row.pairs if trial.target}
     noun = "chosen image" if len(images) == len(row.pairs) else "(image, class) pair"
     if row.success is None:
         return Sentence(
-            WEIGHTS,
-            f"None of the {count(len(row.pairs), noun)} of {row.name} is eligible, so no success rate can be given: "
+            topic,
+            f"None of the {count(len(row.pairs), noun)} of {name} is eligible, so no success rate can be given: "
             "the clean pipeline has to get the image right, and the wanted class has to be another",
         )
     share = f"{percent(row.success.value, 0)} % {interval(row.success, 0)}"
-    claim = f"{row.successes} of {count(row.success.n, noun)} ({share}) could be steered by editing the encoder"
+    amount = f"{budget(row.budget)} of " if threat.share else ""
+    claim = f"{row.successes} of {count(row.success.n, noun)} ({share}) could be steered by {amount}{means}"
     basis = row.name
     if change := next(iter(row.changes.values()), None):
         if change.value <= 0:
@@ -135,12 +161,11 @@ def _steered(row: WeightRow) -> Sentence:
             claim += f", at {cost[0]} points of accuracy [{cost[1]}, {cost[2]}]"
         else:
             claim += f", with accuracy moving by {points(change.value)} points {change_interval(change)}"
-        over = count(len(row.pairs), "edited encoder")
-        basis += f"; accuracy over {over}" + (f", n = {change.n} test rows" if len(row.pairs) == 1 else "")
+        basis += f"; accuracy over {count(row.runs, unit)}" + (f", n = {change.n} test rows" if row.runs == 1 else "")
     if row.base:
         before = f"{round(row.base.value * row.base.n)} of {row.base.n}"
-        basis += f"; the clean encoder already gave the wanted class for {before}"
-    return Sentence(WEIGHTS, claim, basis)
+        basis += f"; {twin} already gave the wanted class for {before}"
+    return Sentence(topic, claim, basis)
 
 
 def _yardsticks(summary: Summary) -> Sentence:

@@ -12,6 +12,7 @@ from foretaste.audit.pool import budgeted
 from foretaste.audit.screening import RATES
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
+from foretaste.probes.base import ImageProbe
 from foretaste.sweep.plan import Trial
 
 BACKWARD = 3
@@ -26,9 +27,11 @@ def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
         per_image = _seconds(lambda: embed(encoder, sample, pipeline.runtime)) / len(sample)
     rows, ridge = pipeline.train, pipeline.spec.ridge
     per_fit = _seconds(lambda: fit_head(rows.z, rows.y, pipeline.classes, ridge, tolerance=1e-4))
+    tuned = [probe.planned(len(rows)) for probe in pipeline.probes.values() if isinstance(probe, ImageProbe)]
     total, runs = 0.0, set[str]()
     for trial in trials:
         passes, fits = _cost(pipeline, trial, runs)
+        passes += BACKWARD * sum(tuned) * (fits > 0)
         total += passes * per_image + fits * per_fit
     return total
 

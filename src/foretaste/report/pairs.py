@@ -1,0 +1,190 @@
+"""The tables of attacks on one chosen image; each threat has its own, since they never share a ranking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretaste.record import Estimate, TrialRecord
+from foretaste.report.naming import class_name
+from foretaste.report.numbers import accuracy, budget, interval, moved, percent
+from foretaste.report.steering import PairRow, Score
+from foretaste.report.summary import Summary
+from foretaste.report.tables import NONE, Line, Table
+
+PAIRS = 200
+"""Pairs listed at most; the others count in the figures and are in the record."""
+
+
+@dataclass(frozen=True)
+class Threat:
+    """How a threat on one chosen image is spoken of.
+
+    Attributes:
+        key: as in the record; the name of its table.
+        title: heading of its part of the report.
+        intro: what the attacker holds.
+        how: what it does, in the caption.
+        twin: what the figures stand beside.
+        share: what its budgets are shares of; empty where it has none.
+    """
+
+    key: str
+    title: str
+    intro: str
+    how: str
+    twin: str
+    share: str = ""
+
+    def rows(self, summary: Summary) -> list[PairRow]:
+        """Its attacks."""
+        found: list[PairRow] = getattr(summary, self.key)
+        return found
+
+
+THREATS = (
+    Threat(
+        "weights",
+        "Encoder weights",
+        "The attacker edits the encoder so that one chosen image gets a chosen class. The labelled data stay as they "
+        "are. These figures do not rank against those above: the attacker holds something else.",
+        "Chosen images steered by editing the encoder",
+        "the clean pipeline",
+    ),
+    Threat(
+        "targeted",
+        "Labelled rows against one image",
+        "The attacker adds rows to the labelled data, or replaces some, so that one chosen image gets a chosen class. "
+        "The encoder stays as it is. These figures do not rank against those of other threats.",
+        "Chosen images steered by poisoned rows of the labelled data",
+        "the clean pipeline",
+        "training rows",
+    ),
+    Threat(
+        "pretraining",
+        "Pre-training images",
+        "The attacker adds unlabelled images to those that the encoder goes on learning from, so that one chosen image "
+        "gets a chosen class. Everything is compared with the encoder that went on learning from the same images "
+        "without poison. These figures do not rank against those of other threats.",
+        "Chosen images steered by poisoned pre-training images",
+        "the pipeline that went on learning without poison",
+        "pre-training images",
+    ),
+)
+
+
+def table(threat: Threat, rows: list[PairRow]) -> Table:
+    """The headline probe of each attack over its pairs."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.changes))
+    wide = any(row.head.neighbours or row.head.augmented for row in rows)
+    budgeted = bool(threat.share)
+    lines = []
+    for row in rows:
+        shares = [*_shares(row.head), f"{row.passes:,.0f}", f"{row.runs}"] if wide else []
+        lines.append(
+            Line(
+                [
+                    row.name,
+                    *([budget(row.budget)] if budgeted else []),
+                    f"{len(row.pairs):,}",
+                    *_counts(row.head),
+                    *(moved(row.changes[key]) if key in row.changes else NONE for key in keys),
+                    _percent(row.collateral),
+                    *shares,
+                    f"{row.failed}",
+                ]
+            )
+        )
+    extra = ["neighbours", "copies steered", "copies before", "images through the encoder", "runs"] if wide else []
+    changes = [f"accuracy change ({key})" for key in keys]
+    head = ["attack", *(["budget"] if budgeted else []), "pairs", "eligible", "steered", "share", "had it before"]
+    return Table(
+        threat.key, _caption(threat, wide), [*head, *changes, "collateral", *extra, "failed"], lines, 1 + budgeted
+    )
+
+
+def _caption(threat: Threat, wide: bool) -> str:
+    share = f" Budget: share of the {threat.share}." if threat.share else ""
+    more = (
+        " Neighbours: of the 20 test images nearest to the chosen one, those that went to the wanted class. Copies: "
+        "crops, flips and noisy copies of the chosen image with the wanted class, for eligible pairs, with the attack "
+        "and before. Images through the encoder: mean per run; pairs that share a run share its accuracy and cost, and "
+        "are not independent."
+    )
+    return (
+        f"{threat.how}. Eligible: {threat.twin} gets the image right and the wanted class is another. Share: of the "
+        f"eligible pairs, with Wilson's 95 % interval. Had it before: pairs to which {threat.twin} already gave the "
+        "wanted class. Accuracy change (points) and collateral (share of the other test predictions that changed): "
+        f"mean over pairs, bootstrap over pairs.{share}{more if wide else ''}"
+    )
+
+
+def by_probe(threat: Threat, rows: list[PairRow]) -> Table | None:
+    """Further heads and countermeasures beside the headline; None where there are none."""
+    if not any(len(row.probes) > 1 for row in rows):
+        return None
+    lines = []
+    for row in rows:
+        start = [row.name, budget(row.budget) if threat.share else NONE]
+        lines += [
+            Line([*start, key, *_counts(score), _percent(score.collateral), *_shares(score)])
+            for key, score in row.probes.items()
+        ]
+    head = ["attack", "budget", "score", "eligible", "steered", "share", "had it before", "collateral"]
+    return Table(
+        f"{threat.key}-probes",
+        "The same pairs judged by each head and countermeasure",
+        [*head, "neighbours", "copies steered", "copies before"],
+        lines,
+        3,
+    )
+
+
+def pairs(threat: Threat, rows: list[PairRow]) -> Table:
+    """One line per (image, class) pair."""
+    trials = [(row.name, trial) for row in rows for trial in row.pairs]
+    left = f" {len(trials) - PAIRS:,} more pairs are in record.jsonl." if len(trials) > PAIRS else ""
+    shares, event = (["budget"], "attack") if threat.share else ([], "edit")
+    columns = ["attack", *shares, "test image", "true class", "wanted class", "before", "after", "eligible", "steered"]
+    return Table(
+        "pairs" if threat.key == "weights" else f"{threat.key}-pairs",
+        f"Each (image, class) pair: predictions before and after the {event}; accuracy and collateral in %.{left}",
+        [*columns, "accuracy", "collateral"],
+        [_pair(threat, name, trial) for name, trial in trials[:PAIRS]],
+        text=len(columns),
+    )
+
+
+def _pair(threat: Threat, name: str, trial: TrialRecord) -> Line:
+    target, score = trial.target, next(iter(trial.scores.values()), None)
+    if target is None:
+        return Line([name], [trial.command])
+    classes = (target.true_class, target.target_class, target.clean_prediction, target.poisoned_prediction)
+    change = f"{percent(score.clean.value)} → {percent(score.poisoned.value)}" if score and score.poisoned else NONE
+    return Line(
+        [
+            name,
+            *([budget(trial.budget)] if threat.share else []),
+            f"{target.index}",
+            *(class_name(trial.data, index) for index in classes),
+            "yes" if target.eligible else "no",
+            "yes" if target.success else "no",
+            change,
+            percent(target.collateral.value),
+        ],
+        [trial.command],
+    )
+
+
+def _counts(score: Score) -> list[str]:
+    """Eligible, steered, share with its interval, and base rate."""
+    success = f"{percent(score.success.value, 0)} % {interval(score.success, 0)}" if score.success else NONE
+    base = f"{round(score.base.value * score.base.n)} of {score.base.n}" if score.base else NONE
+    return [f"{score.eligible:,}", f"{score.successes:,}", success, base]
+
+
+def _shares(score: Score) -> list[str]:
+    return [_percent(score.neighbours), _percent(score.augmented), _percent(score.clean_augmented)]
+
+
+def _percent(found: Estimate | None) -> str:
+    return f"{accuracy(found)} %" if found else NONE
