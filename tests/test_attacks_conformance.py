@@ -19,13 +19,22 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste import attacks
-from foretaste.attacks.base import Corruption, Knowledge, LabelledAttack, Poisoning, WeightAttack
+from foretaste.attacks.base import (
+    Corruption,
+    Knowledge,
+    LabelledAttack,
+    Poisoning,
+    PretrainingAttack,
+    PretrainingPoison,
+    WeightAttack,
+)
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.images import Images, digest_rows
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime, digest_tensors
 
+Attack = LabelledAttack | WeightAttack | PretrainingAttack
 SMALL: dict[str, list[dict[str, Any]]] = {
     "label-flip": [{}, {"labels": "least-likely"}],
     "exact": [
@@ -61,10 +70,14 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     ],
     "pacl": [{"steps": 10, "batch": 32}],
     "bad-encoder": [{"batch": 32, "epochs": 8, "references": 20, "step": 0.01}],
+    "poisoned-encoder": [{}, {"layout": "left-right", "references": 2}],
+    "interpolation": [{}, {"skew": -1, "references": 2}],
 }
 CASES = [attacks.configure(name, fields) for name, settings in SMALL.items() for fields in settings]
 LABELLED = [attack for attack in CASES if isinstance(attack, LabelledAttack)]
 WEIGHTS = [attack for attack in CASES if isinstance(attack, WeightAttack)]
+PRETRAINING = [attack for attack in CASES if isinstance(attack, PretrainingAttack)]
+KINDS = {"labelled": LabelledAttack, "weights": WeightAttack, "pretraining": PretrainingAttack}
 ROWS = 9
 every = pytest.mark.parametrize("attack", CASES, ids=repr)
 
@@ -74,7 +87,7 @@ def test_the_suite_covers_the_table() -> None:
     for name, (threat, _, line) in attacks.ATTACKS.items():
         kind = attacks.find(name)
         assert kind.name == name and line and not line.endswith(".")
-        assert issubclass(kind, {"labelled": LabelledAttack, "weights": WeightAttack}[threat])
+        assert issubclass(kind, KINDS[threat])
         assert kind() == kind.configure(), "every field has a default"
 
 
@@ -91,7 +104,7 @@ def test_unknown_attack() -> None:
 
 
 @every
-def test_json_round_trip(attack: LabelledAttack | WeightAttack) -> None:
+def test_json_round_trip(attack: Attack) -> None:
     entry = json.loads(json.dumps(attack.entry(), allow_nan=False))
     name = entry.pop("name")
     assert attacks.configure(name, entry) == attack
@@ -99,12 +112,12 @@ def test_json_round_trip(attack: LabelledAttack | WeightAttack) -> None:
 
 
 @every
-def test_repr_reproduces_it(attack: LabelledAttack | WeightAttack) -> None:
+def test_repr_reproduces_it(attack: Attack) -> None:
     assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
 
 
 @every
-def test_frozen_documented_and_closed(attack: LabelledAttack | WeightAttack) -> None:
+def test_frozen_documented_and_closed(attack: Attack) -> None:
     for name, field in type(attack).model_fields.items():
         assert field.description, f"{name} has no help text"
         with pytest.raises(ValidationError, match="frozen"):
@@ -114,7 +127,7 @@ def test_frozen_documented_and_closed(attack: LabelledAttack | WeightAttack) -> 
 
 
 @every
-def test_variant_is_text(attack: LabelledAttack | WeightAttack) -> None:
+def test_variant_is_text(attack: Attack) -> None:
     assert isinstance(attack.variant, str) and "\n" not in attack.variant
     assert isinstance(type(attack)().variant, str)
 
@@ -242,3 +255,37 @@ class TestWeights:
         made = attack.corrupt(*problem, shadow, 0, Runtime(), lambda done, total: seen.append((done, total)))
         assert seen == sorted(seen) and 0 < seen[-1][0] <= seen[-1][1]
         assert made.ledger.passes > 0 and attack.planned(len(shadow)) > 0
+
+
+def spoil(attack: PretrainingAttack, seed: int = 0, labels: int = 0) -> PretrainingPoison:
+    """Two targets with references of class 1, and a pool whose labels count from `labels`."""
+    _, target, references, pool = weight_problem()
+    pool = Images(pool.pixels, (pool.labels + labels) % 3, pool.classes, pool.name)
+    return attack.poison([target, target.flip(1)], [references, references], pool, ROWS, seed)
+
+
+@pytest.mark.parametrize("attack", PRETRAINING, ids=repr)
+class TestPretraining:
+    def test_images_and_ledger(self, attack: PretrainingAttack) -> None:
+        made, pool = spoil(attack), weight_problem()[-1]
+        assert made.pixels.dtype == torch.uint8 and made.pixels.shape[1:] == pool.pixels.shape[1:]
+        assert made.pair.dtype == torch.int64 and made.pair.shape == (len(made.pixels),) and len(made.pixels) <= ROWS
+        counts = [int((made.pair == pair).sum()) for pair in range(2)]
+        assert sum(counts) == len(made.pixels) and min(counts) >= 1 and max(counts) - min(counts) <= 1
+        assert made.ledger.changed == [] and made.ledger.added == len(made.pixels) and made.ledger.replaced == 0
+        check_ledger(made.ledger)
+
+    def test_the_same_arguments_give_the_same_bytes(self, attack: PretrainingAttack) -> None:
+        first, second, other = (spoil(attack, seed).pixels.numpy().tobytes() for seed in (1, 1, 2))
+        assert first == second != other
+
+    def test_what_is_lent_stays(self, attack: PretrainingAttack) -> None:
+        _, target, references, pool = weight_problem()
+        kept, state = target.clone(), torch.get_rng_state()
+        attack.poison([target], [references], pool, ROWS, 0)
+        assert torch.equal(target, kept) and torch.equal(torch.get_rng_state(), state)
+        for images in (references, pool):
+            assert digest_rows(images.pixels, images.labels, images.classes) == images.digest
+
+    def test_labels_of_the_pool_do_not_matter(self, attack: PretrainingAttack) -> None:
+        assert torch.equal(spoil(attack).pixels, spoil(attack, labels=1).pixels)
