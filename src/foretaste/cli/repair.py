@@ -61,7 +61,8 @@ def repair(
             "--data: clean images of your own", got="none", do=f"{name} needs {method.least} or more of them; pass some"
         )
     clean = whole(load(data, data_dir=data_dir, download=download), rows)[0] if method.least and data else NO_IMAGES
-    words = ["foretaste", "repair", name, suspect.name, "--seed", str(seed), "--precision", runtime.precision]
+    words = ["foretaste", "repair", name, suspect.name, *(["--encoder", encoder] if encoder else [])]
+    words += ["--seed", str(seed), "--precision", runtime.precision]
     words += ["--data", data] if method.least and data else []
     words += [word for key, value in fields.items() for word in (f"--{key.replace('_', '-')}", value)]
     with Following(Console(stderr=True), f"repair {name}") as following:

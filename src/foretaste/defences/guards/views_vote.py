@@ -52,6 +52,8 @@ class _Fitted(FittedGuard):
     def score(self, inputs: Tensor) -> Tensor:
         """See `FittedGuard.score`; in [0, 1]. An input's views depend on its place in `inputs`."""
         check_inputs(inputs, self.context.clean)
+        if not len(inputs):
+            return torch.zeros(0, dtype=torch.float64)
         plain = self._probabilities(inputs).argmax(1, keepdim=True)  # [n, 1]
         kept = torch.zeros(len(inputs), dtype=torch.float64)
         for vote in range(self.guard.votes):

@@ -35,7 +35,7 @@ class Repair(Method):
 
         Args:
             encoder: the suspect; stays as it is.
-            clean: the owner's own images, known to be clean; never test images. Any number where `least` is 0.
+            clean: the owner's own images, known to be clean; never test images. Where `least` is 0 there may be none.
             seed: of everything that is drawn.
             runtime: where to compute.
             progress: called after each step with (steps done, steps in all, loss).

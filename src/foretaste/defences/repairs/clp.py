@@ -34,13 +34,13 @@ class CLP(Repair):
     )
 
     def mend(self, encoder: Encoder, clean: Images, seed: int, runtime: Runtime, progress: Progress = quiet) -> Encoder:
-        """Prune; `clean` and `seed` are not used. See `Repair.mend`.
+        """Prune; of `clean` only the size counts, `seed` is not used. See `Repair.mend`.
 
         Raises:
             EncoderError: no convolution of the encoder is followed by BatchNorm.
         """
         body = own_body(encoder)
-        pairs = conv_norm_pairs(encoder, body, self.name)
+        pairs = conv_norm_pairs(encoder, body, clean.pixels.shape, self.name)
         pruned = 0
         for place, pair in enumerate(pairs, start=1):
             channels = self.outstanding(channel_lipschitz(pair))

@@ -41,7 +41,7 @@ class FinePrune(FineTune):
         """
         self.check(clean)
         body = own_body(encoder)
-        pairs = conv_norm_pairs(encoder, body, self.name)[-self.layers :]
+        pairs = conv_norm_pairs(encoder, body, clean.pixels.shape, self.name)[-self.layers :]
         activity = mean_activity(Encoder(body, encoder.card), pairs, clean, runtime)
         body.cpu()
         pruned = {pair.name: self._idle(mean) for pair, mean in zip(pairs, activity, strict=True)}

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from foretaste.defences.repairs.base import described, own_body
 from foretaste.defences.repairs.training import Training
 from foretaste.encoders.base import Encoder
+from foretaste.encoders.build import repeatable_initialisation
 from foretaste.errors import DataError
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
@@ -94,7 +95,8 @@ class FineTune(Training):
         head = fit_head(embed(student, clean.pixels, runtime), clean.labels, len(clean.classes))
         scaler, weight = head.scaler, head.optimum.weight
         slopes = weight[:, :-1] / scaler.scale
-        linear = nn.Linear(slopes.shape[1], len(slopes))
+        with repeatable_initialisation():  # it draws, though what it draws is replaced
+            linear = nn.Linear(slopes.shape[1], len(slopes))
         linear.weight.data.copy_(slopes)
         linear.bias.data.copy_(weight[:, -1] - slopes @ scaler.mean)
         linear.to(runtime.device)

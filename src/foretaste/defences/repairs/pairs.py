@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from foretaste.encoders.base import Encoder
 from foretaste.errors import EncoderError
 
-SIDE = 32
-"""Side in pixels of the image that is run through an encoder without an input size of its own."""
-
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -23,18 +20,19 @@ class Pair:
     norm: nn.BatchNorm2d
 
 
-def conv_norm_pairs(encoder: Encoder, body: nn.Module, method: str) -> list[Pair]:
+def conv_norm_pairs(encoder: Encoder, body: nn.Module, shape: tuple[int, ...], method: str) -> list[Pair]:
     """The pairs of `body`, in the order in which they run.
 
     A BatchNorm without scale and shift (affine=False) has nothing to set to zero and is left out.
 
     Args:
-        encoder: whose normalisation and input size stand before `body`.
-        body: the network, or a copy of it, in eval mode on the CPU.
+        encoder: whose input size stands before `body`.
+        body: its network, or a copy, in eval mode on the CPU.
+        shape: (..., H, W) of the images it will get, for an encoder without an input size of its own.
         method: who asks, for the message.
 
     Raises:
-        EncoderError: there is no such pair.
+        EncoderError: there is no such pair, or the network does not take images of that size.
     """
     names = {module: name for name, module in body.named_modules()}
     outputs: list[tuple[Tensor, nn.Conv2d]] = []  # held, so that no two outputs have one identity
@@ -50,10 +48,17 @@ def conv_norm_pairs(encoder: Encoder, body: nn.Module, method: str) -> list[Pair
 
     parts = [module for module in names if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     hooks = [module.register_forward_hook(seen) for module in parts]
-    size = encoder.card.input_size or SIDE
+    size = encoder.card.input_size
+    height, width = (size, size) if size else shape[-2:]
     try:
         with torch.no_grad():
-            body(torch.zeros(1, 3, size, size))
+            body(torch.zeros(1, 3, height, width))
+    except Exception as error:  # whatever a network raises
+        raise EncoderError(
+            f"{method}: {encoder.card.name} to take images of {height}x{width}",
+            got=f"{type(error).__name__}: {error}",
+            do="pass clean images of the size that it is used with",
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
