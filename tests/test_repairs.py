@@ -138,6 +138,13 @@ def test_clp_by_the_definition() -> None:
     assert changed and digest_tensors(expected) == repaired.sha256()
 
 
+def test_clp_counts_deviations_as_the_authors_do() -> None:
+    """Of (0, 0, 0, 1) mean and deviation with n - 1 are 1/4 and 1/2: 1 is 1.5 deviations above, and not more."""
+    constants = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    assert CLP(u=1.49).outstanding(constants).tolist() == [False, False, False, True]
+    assert not CLP(u=1.51).outstanding(constants).any() and not CLP(u=0).outstanding(constants[3:]).any()
+
+
 def test_clp_prunes_the_planted_channel_alone() -> None:
     encoder = encoder_of()
     encoder.body.net[3].weight.data[5] *= 50
