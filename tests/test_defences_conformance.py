@@ -48,10 +48,10 @@ def contents(rows: TrainingRows) -> str:
 
 
 def test_the_suite_covers_the_table() -> None:
-    assert set(SETTINGS) == set(defences.DEFENCES)
+    assert set(SETTINGS) == {name for name, (kind, _, _) in defences.DEFENCES.items() if kind == "filter"}
     for name, (kind, _, line) in defences.DEFENCES.items():
         found = defences.find(name)
-        assert kind == "filter" and issubclass(found, Filter)
+        assert issubclass(found, Filter) == (kind == "filter")
         assert found.name == name and line and not line.endswith(".")
         assert found() == found.configure(), "every field has a default"
 
@@ -62,7 +62,7 @@ def test_the_table_imports_nothing_heavy() -> None:
 
 
 def test_unknown_defence() -> None:
-    with pytest.raises(SpecError, match=r"defence: one of sphere, .*influence; got 'nonsense'"):
+    with pytest.raises(SpecError, match=r"defence: one of sphere, .*influence, .*; got 'nonsense'"):
         defences.find("nonsense")
 
 

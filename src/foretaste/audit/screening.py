@@ -69,7 +69,7 @@ def configured_filters(spec: AuditSpec) -> dict[str, Filter]:
     Raises:
         SpecError: an unknown filter or field, or a filter twice with the same fields.
     """
-    filters = [configure(method.name, method.fields) for method in spec.defences]
+    filters = [configure(method.name, method.fields, "filter") for method in spec.defences]
     found = {str(MethodSpec.of(one)): one for one in filters}
     if len(found) < len(filters):
         raise SpecError(

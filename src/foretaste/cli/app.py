@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from foretaste import __version__
-from foretaste.cli import attack, audit, pretrain, reproduce
+from foretaste.cli import attack, audit, pretrain, repair, reproduce
 
 app = typer.Typer(
     help="Measure, before a model ships, how much poison a pre-trained encoder and the head on top of it can take.",
@@ -24,6 +24,7 @@ app.command("audit")(audit.audit)
 app.command("attack", context_settings=EXTRA)(attack.attack)
 app.command("reproduce")(reproduce.reproduce)
 app.command("pretrain", context_settings=EXTRA)(pretrain.pretrain)
+app.command("repair", context_settings=EXTRA)(repair.repair)
 
 
 def _show_version(wanted: bool) -> None:

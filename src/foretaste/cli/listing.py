@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 
+SET_BY = {
+    "filter": "foretaste audit --defences {name}:FIELD=VALUE",
+    "repair": "foretaste repair {name} SUSPECT.safetensors --FIELD VALUE",
+    "guard": 'in Python, foretaste.defences.configure("{name}", {{"FIELD": VALUE}})',
+}
+"""How the fields of a defence are set, by its kind."""
+
+
 def everything() -> str:
     """All tables."""
     blocks = {
@@ -31,7 +39,9 @@ def everything() -> str:
             "FOLDER": "FOLDER/class/*.png",
         },
         "countermeasures (--countermeasures)": dict(COUNTERMEASURES),
-        "defences (--defences)": {name: f"[{kind}] {line}" for name, (kind, _, line) in DEFENCES.items()},
+        "defences (filters: --defences; repairs: foretaste repair)": {
+            name: f"[{kind}] {line}" for name, (kind, _, line) in DEFENCES.items()
+        },
         "encoders (--encoder)": dict(ARCHITECTURES),
         "pre-training (foretaste pretrain --method)": {name: line for name, (_, line) in METHODS.items()},
     }
@@ -57,7 +67,7 @@ def fields_of(name: str) -> str:
     if name in PROBES:
         found.append((probes.find(name), f"foretaste audit --probes {name}:FIELD=VALUE"))
     if name in DEFENCES:
-        found.append((defences.find(name), f"foretaste audit --defences {name}:FIELD=VALUE"))
+        found.append((defences.find(name), SET_BY[DEFENCES[name][0]].format(name=name)))
     if name in METHODS:
         found.append((pretrain.find(name), f"foretaste pretrain --method {name} --FIELD VALUE"))
     if not found:

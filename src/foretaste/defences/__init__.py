@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from foretaste.tables import look_up
-
-if TYPE_CHECKING:
-    from foretaste.defences.base import Filter
 
 DEFENCES: dict[str, tuple[str, str, str]] = {
     # name: (kind, where it is, one line)
@@ -61,23 +58,67 @@ DEFENCES: dict[str, tuple[str, str, str]] = {
         "foretaste.defences.filters.influence:Influence",
         "what a row adds to the loss of the defender's own clean rows, by the head's inverse Hessian",
     ),
+    "fine-tune": (
+        "repair",
+        "foretaste.defences.repairs.fine_tune:FineTune",
+        "train on with clean images, by SimCLR or with their labels",
+    ),
+    "distil": (
+        "repair",
+        "foretaste.defences.repairs.distil:Distil",
+        "teach a fresh student the suspect's features of clean images",
+    ),
+    "clp": (
+        "repair",
+        "foretaste.defences.repairs.clp:CLP",
+        "zero the channels with an outstanding Lipschitz constant; needs no data",
+    ),
+    "fine-prune": (
+        "repair",
+        "foretaste.defences.repairs.fine_prune:FinePrune",
+        "zero the channels that clean images use least, then fine-tune",
+    ),
+    "average": (
+        "repair",
+        "foretaste.defences.repairs.average:Average",
+        "mean of the weights and another checkpoint's; needs no data",
+    ),
+    "agreement": (
+        "guard",
+        "foretaste.defences.guards.agreement:Agreement",
+        "how little a second encoder agrees on an input's neighbours among clean images",
+    ),
+    "views-vote": (
+        "guard",
+        "foretaste.defences.guards.views_vote:ViewsVote",
+        "how far predictions of random crops and flips are from that of the plain input",
+    ),
+    "reconstruction": (
+        "guard",
+        "foretaste.defences.guards.reconstruction:Reconstruction",
+        "how badly a decoder draws the input from its feature (after DeDe)",
+    ),
 }
 
 
-def find(name: str) -> type[Filter]:
-    """The class of a defence.
+def find(name: str, kind: str | None = None) -> Any:
+    """The class of a defence: a `Filter`, `Repair` or `Guard`, as its kind in the table says.
+
+    Args:
+        name: as in the table.
+        kind: only a defence of this kind will do.
 
     Raises:
         SpecError: there is no such defence; the message lists what there is.
     """
-    found: type[Filter] = look_up("defence", {key: entry[1] for key, entry in DEFENCES.items()}, name)
-    return found
+    places = {key: place for key, (own, place, _) in DEFENCES.items() if kind in (None, own)}
+    return look_up(kind or "defence", places, name)
 
 
-def configure(name: str, fields: dict[str, Any]) -> Filter:
+def configure(name: str, fields: dict[str, Any], kind: str | None = None) -> Any:
     """A defence with the fields that a user typed; defaults for the rest.
 
     Raises:
-        SpecError: no such defence, or a field is unknown or out of its range.
+        SpecError: no such defence (of that kind), or a field is unknown or out of its range.
     """
-    return find(name).configure(**fields)
+    return find(name, kind).configure(**fields)

@@ -11,10 +11,11 @@ from torch import Tensor
 from foretaste.attacks.base import Knowledge, Poisoning, Progress, part, quiet
 from foretaste.attacks.labelled.ascent import Ascent, Better
 from foretaste.attacks.labelled.carriers import Carrier
-from foretaste.attacks.labelled.decoder import Architecture, Decoder, DecoderLoss
+from foretaste.attacks.labelled.decoder import Decoder, DecoderLoss
 from foretaste.attacks.labelled.inversion import Inversion, told
 from foretaste.attacks.labelled.matching import Matching, nearest_bases
 from foretaste.attacks.labelled.placed import PlacedAttack, require_images
+from foretaste.features.decoder import Architecture
 from foretaste.heads.scaler import Scaler
 from foretaste.record import Ledger
 

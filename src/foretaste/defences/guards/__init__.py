@@ -1,0 +1,1 @@
+"""Guards: a suspicion score per input at use time."""

@@ -1,0 +1,1 @@
+"""Repairs: a suspect encoder and the owner's clean images in, a new encoder out."""
