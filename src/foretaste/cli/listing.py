@@ -31,7 +31,9 @@ def everything() -> str:
             "FOLDER": "FOLDER/class/*.png",
         },
         "countermeasures (--countermeasures)": dict(COUNTERMEASURES),
-        "defences (--defences)": {name: f"[{kind}] {line}" for name, (kind, _, line) in DEFENCES.items()},
+        "defences (filters: audit --defences, scans: scan --scans)": {
+            name: f"[{kind}] {line}" for name, (kind, _, line) in DEFENCES.items()
+        },
         "encoders (--encoder)": dict(ARCHITECTURES),
         "pre-training (foretaste pretrain --method)": {name: line for name, (_, line) in METHODS.items()},
     }
@@ -57,7 +59,8 @@ def fields_of(name: str) -> str:
     if name in PROBES:
         found.append((probes.find(name), f"foretaste audit --probes {name}:FIELD=VALUE"))
     if name in DEFENCES:
-        found.append((defences.find(name), f"foretaste audit --defences {name}:FIELD=VALUE"))
+        flag = {"filter": "audit --defences", "scan": "scan --scans"}[DEFENCES[name][0]]
+        found.append((defences.find(name), f"foretaste {flag} {name}:FIELD=VALUE"))
     if name in METHODS:
         found.append((pretrain.find(name), f"foretaste pretrain --method {name} --FIELD VALUE"))
     if not found:

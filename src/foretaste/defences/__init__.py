@@ -8,6 +8,7 @@ from foretaste.tables import look_up
 
 if TYPE_CHECKING:
     from foretaste.defences.base import Filter
+    from foretaste.defences.scans.base import Scan
 
 DEFENCES: dict[str, tuple[str, str, str]] = {
     # name: (kind, where it is, one line)
@@ -61,23 +62,58 @@ DEFENCES: dict[str, tuple[str, str, str]] = {
         "foretaste.defences.filters.influence:Influence",
         "what a row adds to the loss of the defender's own clean rows, by the head's inverse Hessian",
     ),
+    "drift": (
+        "scan",
+        "foretaste.defences.scans.drift:Drift",
+        "against the original: changed tensors, CKA per block, the images that moved to another class",
+    ),
+    "decree": (
+        "scan",
+        "foretaste.defences.scans.decree:Decree",
+        "DECREE: the smallest patch that makes all images look alike to the encoder",
+    ),
+    "neighbours": (
+        "scan",
+        "foretaste.defences.scans.neighbours:Neighbours",
+        "images whose nearest neighbours are not those under an independent encoder",
+    ),
+    "weight-statistics": (
+        "scan",
+        "foretaste.defences.scans.weight_statistics:WeightStatistics",
+        "norms, largest entries, kurtosis and spectral norms of the tensors, against clean encoders",
+    ),
 }
 
 
-def find(name: str) -> type[Filter]:
+def find(name: str) -> type[Filter] | type[Scan]:
     """The class of a defence.
 
     Raises:
         SpecError: there is no such defence; the message lists what there is.
     """
-    found: type[Filter] = look_up("defence", {key: entry[1] for key, entry in DEFENCES.items()}, name)
+    found: type[Filter] | type[Scan] = look_up("defence", {key: entry[1] for key, entry in DEFENCES.items()}, name)
     return found
 
 
 def configure(name: str, fields: dict[str, Any]) -> Filter:
-    """A defence with the fields that a user typed; defaults for the rest.
+    """A filter with the fields that a user typed; defaults for the rest.
 
     Raises:
-        SpecError: no such defence, or a field is unknown or out of its range.
+        SpecError: no such filter, or a field is unknown or out of its range.
     """
-    return find(name).configure(**fields)
+    found: type[Filter] = look_up("defence", _places("filter"), name)
+    return found.configure(**fields)
+
+
+def configure_scan(name: str, fields: dict[str, Any]) -> Scan:
+    """A scan with the fields that a user typed; defaults for the rest.
+
+    Raises:
+        SpecError: no such scan, or a field is unknown or out of its range.
+    """
+    found: type[Scan] = look_up("scan", _places("scan"), name)
+    return found.configure(**fields)
+
+
+def _places(kind: str) -> dict[str, str]:
+    return {name: place for name, (found, place, _) in DEFENCES.items() if found == kind}
