@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from foretaste.tables import look_up
 
 if TYPE_CHECKING:
-    from foretaste.attacks.base import LabelledAttack, WeightAttack
+    from foretaste.attacks.base import LabelledAttack, PretrainingAttack, WeightAttack
 
 ATTACKS: dict[str, tuple[str, str, str]] = {
     # name: (threat, where it is, one line)
@@ -51,22 +51,32 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.weights.bad_encoder:BadEncoder",
         "BadEncoder's three losses with one target image in the place of the trigger: the baseline of PA-CL",
     ),
+    "poisoned-encoder": (
+        "pretraining",
+        "foretaste.attacks.pretraining.poisoned_encoder:PoisonedEncoder",
+        "unlabelled images whose one half is the target and the other a reference, for contrastive pre-training",
+    ),
+    "interpolation": (
+        "pretraining",
+        "foretaste.attacks.pretraining.interpolation:Interpolation",
+        "unlabelled images on a path of blends from a reference to the target: the baseline of PoisonedEncoder",
+    ),
 }
 
 
-def find(name: str) -> type[LabelledAttack] | type[WeightAttack]:
+def find(name: str) -> type[LabelledAttack] | type[WeightAttack] | type[PretrainingAttack]:
     """The class of an attack.
 
     Raises:
         SpecError: there is no such attack; the message lists what there is.
     """
-    found: type[LabelledAttack] | type[WeightAttack] = look_up(
+    found: type[LabelledAttack] | type[WeightAttack] | type[PretrainingAttack] = look_up(
         "attack", {key: entry[1] for key, entry in ATTACKS.items()}, name
     )
     return found
 
 
-def configure(name: str, fields: dict[str, Any]) -> LabelledAttack | WeightAttack:
+def configure(name: str, fields: dict[str, Any]) -> LabelledAttack | WeightAttack | PretrainingAttack:
     """An attack with the fields that a user typed; defaults for the rest.
 
     Raises:

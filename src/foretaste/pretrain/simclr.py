@@ -21,6 +21,7 @@ from foretaste.pretrain import checkpoint as checkpoints
 from foretaste.pretrain.views import RECIPES, Views, channel_statistics, make_views
 from foretaste.runtime import Runtime, digest_tensors, stream, stream_seed
 
+Channels = tuple[float, float, float]
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss of the step); does nothing to the result."""
 
@@ -51,8 +52,8 @@ class TrainedResult:
 
     state: dict[str, Tensor]
     losses: list[float]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     size: int
 
 
@@ -85,6 +86,7 @@ class SimCLR(Method):
         seed: int,
         runtime: Runtime,
         *,
+        normalisation: tuple[Channels, Channels] | None = None,
         checkpoint: Path | None = None,
         progress: Progress = quiet,
     ) -> TrainedResult:
@@ -98,6 +100,7 @@ class SimCLR(Method):
             body: the network with its first weights; stays as it is.
             seed: of the projection's first weights, the order and the views.
             runtime: where to compute.
+            normalisation: mean and standard deviation per channel, of pixels in [0, 1]; default: the images' own.
             checkpoint: written after each epoch; a run that finds it there continues it.
             progress: called after each step.
 
@@ -112,11 +115,12 @@ class SimCLR(Method):
         if len(images) < 2:
             raise DataError(f"{images.name}: at least two images to compare", got=str(len(images)))
         size = self.size or images.pixels.shape[2]
-        mean, std = channel_statistics(images.pixels)
+        mean, std = normalisation or channel_statistics(images.pixels)
         settings = {
             **self.entry(),
             "seed": seed,
             "images": images.digest,
+            "normalisation": normalisation,
             "first weights": digest_tensors(body.state_dict()),
             "runtime": [runtime.device, runtime.precision, runtime.channels_last],
         }

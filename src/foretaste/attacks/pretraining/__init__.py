@@ -1,0 +1,1 @@
+"""Attacks that add unlabelled images to the pre-training data (threat `pretraining`)."""
