@@ -1,6 +1,6 @@
 """Clean encoders for `foretaste scan --null`: what honest further training makes of an encoder.
 
-    python -m scripts.clean_encoders --encoder resnet18-small --weights E.safetensors --data D.npz --out clean --count 19
+    python -m scripts.clean_encoders --encoder resnet18-small --weights E.safetensors --data D.npz --out clean
 
 Each encoder goes on learning by SimCLR from the training rows, with its own seed and its own number of epochs, rate and
 share of the images, so that the folder spans what an owner might do. 19 encoders can show a false-alarm rate of 1/20.

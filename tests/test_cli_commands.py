@@ -60,14 +60,14 @@ def test_the_page_about_the_command_is_true(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "audit.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
     configured(AuditSpec.read(tmp_path / "audit.yaml"))
     known = ["--debug", "--help"]
-    for name in ("audit", "attack", "pretrain", "reproduce", "report"):
+    for name in ("audit", "attack", "scan", "pretrain", "reproduce", "report"):
         assert command(name, "--help") == 0
         known += re.findall(r"--[a-z-]+", capsys.readouterr().out)
     for name in ATTACKS:
         known += [f"--{field.replace('_', '-')}" for field in attacks.find(name).model_fields]
     assert not set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) - set(known)
     assert set(re.findall(r"foretaste ([a-z]+)", page)) <= {
-        *("audit", "attack", "pretrain", "reproduce", "list", "report", "schema", "cache"),
+        *("audit", "attack", "scan", "pretrain", "reproduce", "list", "report", "schema", "cache"),
     }
 
 
@@ -76,7 +76,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"foretaste {__version__}\n"
     assert command("--help") == command() == 0
     plain = capsys.readouterr().out
-    for name in ("audit", "attack", "pretrain", "list", "report", "schema", "cache"):
+    for name in ("audit", "attack", "scan", "pretrain", "list", "report", "schema", "cache"):
         assert f"\n  {name} " in plain
         assert command(name, "--help") == 0
         assert "Usage: foretaste" in capsys.readouterr().out

@@ -48,10 +48,11 @@ def contents(rows: TrainingRows) -> str:
 
 
 def test_the_suite_covers_the_table() -> None:
-    assert set(SETTINGS) == set(defences.DEFENCES)
-    for name, (kind, _, line) in defences.DEFENCES.items():
+    filters = {name: line for name, (kind, _, line) in defences.DEFENCES.items() if kind == "filter"}
+    assert set(SETTINGS) == set(filters)
+    for name, line in filters.items():
         found = defences.find(name)
-        assert kind == "filter" and issubclass(found, Filter)
+        assert issubclass(found, Filter)
         assert found.name == name and line and not line.endswith(".")
         assert found() == found.configure(), "every field has a default"
 

@@ -234,7 +234,7 @@ def test_only_the_unbiased_one_sees_that_unrelated_activations_are_unrelated() -
     random = generator(0, "unrelated")
     x, y = (torch.from_numpy(random.normal(size=(20, 400))) for _ in range(2))
     assert linear_cka(x, y, "biased") > 0.9
-    assert abs(linear_cka(x, y)) < 0.1
+    assert abs(linear_cka(x, y)) < 0.3
     assert linear_cka(x, torch.ones(20, 3)) == 0
     with pytest.raises(DataError, match="4 at least"):
         linear_cka(x[:3], y[:3])
@@ -298,7 +298,7 @@ def test_statistics_are_those_of_numpy_and_scipy() -> None:
         "rms": rms,
         "largest": np.abs(w).max() / rms,
         "kurtosis": kurtosis(w, axis=None, fisher=False),
-        "spectral": np.linalg.svd(flat, compute_uv=False)[0] / np.sqrt((w**2).sum()),
+        "spectral": np.linalg.svd(flat, compute_uv=False)[0] / rms / (np.sqrt(6) + np.sqrt(27)),
     }
     assert {name: np.exp(value) for name, value in found.items()} == pytest.approx(
         {f"conv.weight {name}": value for name, value in expected.items()}
@@ -349,12 +349,12 @@ def test_mean_cosine_is_that_of_all_pairs() -> None:
 
 
 def test_a_planted_trigger_gives_a_smaller_mask_than_the_clean_twin() -> None:
-    """The corner of 2 x 2 of 6 x 6 pixels is a ninth of the mask, so that a PL1 of 0.2 is enough for it."""
+    """The corner of 2 x 2 of 6 x 6 pixels is a ninth of the mask."""
     scan, scene = Decree(steps=150, batch=16, lr=0.3, least=1e-4), toy.scene(60)
-    clean = toy.small_encoder()
+    clean = toy.centred(toy.small_encoder())
     (pool,) = look([toy.planted(clean), clean], 2, [scan], scene, 0)
     shortcut, plain = (finding.evidence["pl1"] for finding in pool)
-    assert shortcut < 0.2 and shortcut < 0.7 * plain
+    assert shortcut < 0.1 and shortcut < 0.5 * plain
     assert pool[0].evidence["box"] == [0, 0, 1, 1]
     assert pool[0].score == 1 - shortcut > pool[1].score
 

@@ -9,7 +9,8 @@ m and a pattern p in [0, 1], each [3, H, W], find for images x
 A backdoored encoder has a trigger, and so a small PL1. The score is 1 - PL1 for the smallest mask that reached the
 wanted similarity, and (best similarity - wanted similarity), below 0, where none did. As in the authors' code lambda
 goes up and down by a factor with success, and m and p go through tanh; steps and the rate's schedule are shortened. An
-edit for one image without a trigger (PA-CL) leaves nothing to invert: expect a miss.
+edit for one image without a trigger (PA-CL) leaves nothing to invert: expect a miss. An encoder whose features are all
+alike without any trigger gets a PL1 near 0; `clean_similarity` in the evidence tells the two apart.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.nn.functional import normalize
 from foretaste.defences.scans.base import Finding, Need, Progress, Scan, Scene, quiet
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError
+from foretaste.features.embed import embed
 from foretaste.runtime import Runtime, stream
 
 SIDE = 32
@@ -62,11 +64,16 @@ class Decree(Scan):
         evidence = {
             "pl1": pl1,
             "similarity": similarity,
+            "clean_similarity": self._clean(encoder, images.pixels, scene.runtime),
             "reached": pl1 < 1,
             # top, left, bottom, right of where the mask is strong; empty where none was found
             "box": [*strong.amin(0).tolist(), *strong.amax(0).tolist()] if len(strong) else [],
         }
         return Finding(1 - pl1 if pl1 < 1 else similarity - self.similarity, None, evidence)
+
+    def _clean(self, encoder: Encoder, pixels: Tensor, runtime: Runtime) -> float:
+        """Mean cosine of the features of a batch or so, as they are."""
+        return float(mean_cosine(embed(encoder, pixels[: max(2, self.batch)], runtime)))
 
     def _invert(
         self, encoder: Encoder, pixels: Tensor, runtime: Runtime, seed: int, progress: Progress

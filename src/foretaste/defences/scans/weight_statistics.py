@@ -1,8 +1,8 @@
 """Weight statistics: tensors whose size or shape of distribution no clean encoder has. Sees no image.
 
-Per weight tensor, as logarithms: root mean square; largest entry over it; kurtosis; and of matrices (kernels as [out,
-rest]) the largest singular value over the root of the sum of squares of all. Beside clean encoders, with mean and
-standard deviation over all *other* encoders of the pool,
+Per weight tensor, as logarithms: root mean square; largest entry over it; kurtosis; and of matrices (kernels as [o, i])
+the largest singular value over rms (sqrt(o) + sqrt(i)), which is what a random matrix has. Beside clean encoders, with
+mean and standard deviation over all *other* encoders of the pool,
 
     score = max over tensors and statistics of |value - mean| / standard deviation
 
@@ -29,7 +29,9 @@ LEAST = 4
 """Entries that a tensor must have for a distribution."""
 TINY = 1e-12
 ROUNDING = 1e-4
-"""Least standard deviation: a change of a statistic by a ten-thousandth is not a finding."""
+"""Least standard deviation between encoders: a change of a statistic by a ten-thousandth is not a finding."""
+UNLIKE = 0.1
+"""Least standard deviation within one encoder: a tenth between two tensors is nothing."""
 
 
 class WeightStatistics(Scan):
@@ -99,7 +101,8 @@ def tensor_statistics(state: dict[str, Tensor]) -> dict[str, float]:
         }
         if w.ndim > 1:
             matrix = w.flatten(1)
-            values["spectral"] = float(torch.linalg.matrix_norm(matrix, 2) / matrix.norm().clamp(min=TINY))
+            random = rms * (len(matrix) ** 0.5 + matrix.shape[1] ** 0.5)
+            values["spectral"] = float(torch.linalg.matrix_norm(matrix, 2)) / max(random, TINY)
         logs = torch.tensor(list(values.values()), dtype=torch.float64).clamp(min=TINY).log().tolist()
         found |= {f"{name} {key}": log for key, log in zip(values, logs, strict=True)}
     return found
@@ -112,6 +115,6 @@ def _within(values: dict[str, float]) -> dict[str, float]:
         names = [name for name in values if name.rpartition(" ")[2] == statistic]
         logs = torch.tensor([values[name] for name in names], dtype=torch.float64)
         distance = (logs - logs.median()).abs()
-        scores = distance / (1.4826 * distance.median()).clamp(min=ROUNDING)
+        scores = distance / (1.4826 * distance.median()).clamp(min=UNLIKE)
         unusual |= dict(zip(names, scores.tolist(), strict=True))
     return {name: unusual[name] for name in values}
