@@ -63,7 +63,7 @@ def test_the_table_imports_nothing_heavy() -> None:
 
 
 def test_unknown_defence() -> None:
-    with pytest.raises(SpecError, match=r"defence: one of sphere, .*influence; got 'nonsense'"):
+    with pytest.raises(SpecError, match=r"defence: one of sphere, .*influence, .*; got 'nonsense'"):
         defences.find("nonsense")
 
 

@@ -48,9 +48,7 @@ def test_a_new_encoder_comes_back_and_the_given_one_stays() -> None:
     assert first.card.source.endswith(f"2 epochs, seed 0, loss {float(first.card.source.split()[-1]):.3f}")
     unchanged = {"sha256", "source", "command"}
     assert first.card.model_dump(exclude=unchanged) == card.model_dump(exclude=unchanged)
-    moved = [
-        name for name, value in first.body.state_dict().items() if not value.equal(encoder.body.state_dict()[name])
-    ]
+    moved = [name for name, value in first.body.state_dict().items() if not value.equal(encoder.body.state_dict()[name])]
     assert any("running_mean" in name for name in moved) and any("conv" in name for name in moved)
 
 

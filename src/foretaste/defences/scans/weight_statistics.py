@@ -86,7 +86,7 @@ class WeightStatistics(Scan):
 
 def tensor_statistics(state: dict[str, Tensor]) -> dict[str, float]:
     """`TENSOR STATISTIC` -> natural logarithm, for every float tensor of at least four entries."""
-    found = {}
+    found: dict[str, float] = {}
     for name, tensor in state.items():
         if not tensor.is_floating_point() or tensor.numel() < LEAST:
             continue
