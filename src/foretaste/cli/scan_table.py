@@ -29,10 +29,16 @@ def show(report: ScanReport, console: Console, top: int) -> None:
         span = f"{_number(min(null))} to {_number(max(null))}" if null else "none"
         rate = "-" if result.false_alarm_rate is None else f"{result.false_alarm_rate:.2g}"
         verdicts.add_row(result.scan, _number(result.score), span, rate, result.verdict)
-    console.print(verdicts)
-    for result in report.scans:
-        for table in _evidence(result.scan, result.evidence, top):
+    tables = [verdicts, *(table for one in report.scans for table in _evidence(one.scan, one.evidence, top))]
+    for table in tables:
+        console.print()
+        # Not left to the table: it breaks the title at its own width.
+        console.print(table.title or "", style="bold", soft_wrap=True)
+        table.title = None
+        if table.columns:
             console.print(table)
+    if report.notes:
+        console.print()
     for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
 

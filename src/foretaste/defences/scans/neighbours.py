@@ -91,6 +91,7 @@ def _ranks(x: Tensor, y: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         cosines = z[rows] @ z.T  # [b, n]
         cosines[torch.arange(len(rows)), rows] = -torch.inf  # itself comes last
         orders.append(cosines.argsort(dim=1, descending=True, stable=True))
-    places = [order.argsort(dim=1) for order in orders]
+    count = torch.arange(len(x)).expand(len(rows), -1)
+    places = [torch.empty_like(order).scatter_(1, order, count) for order in orders]  # the inverse permutation
     there, back = places[1].gather(1, orders[0][:, :k]), places[0].gather(1, orders[1][:, :k])
     return (there.double().mean(1) + back.double().mean(1)) / 2, orders[0][:, :k]

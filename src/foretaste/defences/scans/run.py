@@ -117,9 +117,9 @@ def look(
     """What each scan sees in each of `count` encoders: a list per scan, in the order of the encoders."""
     found: list[list[Finding]] = [[] for _ in scans]
     total, begun = FINE * len(scans) * count, 0
-    for encoder in encoders:
+    for index, encoder in enumerate(encoders):
         for scan, pool in zip(scans, found, strict=True):
-            label, first = f"{scan.name}: {encoder.card.name}", begun
+            label, first = f"{scan.name}: {f'clean encoder {index} of {count - 1}' if index else 'the suspect'}", begun
 
             def step(done: int, steps: int, first: int = first, label: str = label) -> None:
                 watch(first + FINE * done // steps, total, label)
