@@ -359,6 +359,28 @@ def test_a_planted_trigger_gives_a_smaller_mask_than_the_clean_twin() -> None:
     assert pool[0].score == 1 - shortcut > pool[1].score
 
 
+def test_the_smallest_mask_that_reached_the_similarity_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All masks and similarities of the run, written down beside it."""
+    sizes, alike = list[float](), list[float]()
+
+    class Recorded(torch.optim.Adam):
+        def step(self, *_: Any) -> None:
+            sizes.append(float((torch.tanh(self.param_groups[0]["params"][0].detach()) + 1).mean() / 2))
+            super().step()
+
+    def recorded(z: Tensor) -> Tensor:
+        alike.append(float(mean_cosine(z).detach()))
+        return mean_cosine(z)
+
+    monkeypatch.setattr(torch.optim, "Adam", Recorded)
+    monkeypatch.setattr("foretaste.defences.scans.decree.mean_cosine", recorded)
+    scan = Decree(steps=120, batch=16, lr=0.3, least=1e-4)
+    found = scan.scan(toy.planted(toy.centred(toy.small_encoder())), toy.scene(60))
+    reached = [size for size, cosine in zip(sizes, alike[:120], strict=True) if cosine >= 0.99]
+    assert 0 < len(reached) < 120 and reached[-1] > min(reached)
+    assert found.evidence["pl1"] == pytest.approx(min(reached))
+
+
 def test_progress_and_order_of_what_is_looked_at() -> None:
     seen: list[tuple[int, int, str]] = []
     encoders = [toy.small_encoder(), toy.jittered(toy.small_encoder(), 1)]
