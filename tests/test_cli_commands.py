@@ -60,7 +60,7 @@ def test_the_page_about_the_command_is_true(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "audit.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
     configured(AuditSpec.read(tmp_path / "audit.yaml"))
     known = ["--debug", "--help"]
-    for name in ("audit", "attack", "pretrain", "repair", "reproduce", "report"):
+    for name in ("audit", "attack", "pretrain", "repair", "reproduce", "scan", "report"):
         assert command(name, "--help") == 0
         known += re.findall(r"--[a-z-]+", capsys.readouterr().out)
     for name in ATTACKS:
@@ -70,7 +70,7 @@ def test_the_page_about_the_command_is_true(tmp_path: Path, capsys: pytest.Captu
             known += [f"--{field.replace('_', '-')}" for field in defences.find(name).model_fields]
     assert not set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) - set(known)
     assert set(re.findall(r"foretaste ([a-z]+)", page)) <= {
-        *("audit", "attack", "pretrain", "repair", "reproduce", "list", "report", "schema", "cache"),
+        *("audit", "attack", "pretrain", "repair", "reproduce", "scan", "list", "report", "schema", "cache"),
     }
 
 
@@ -79,7 +79,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"foretaste {__version__}\n"
     assert command("--help") == command() == 0
     plain = capsys.readouterr().out
-    for name in ("audit", "attack", "pretrain", "repair", "list", "report", "schema", "cache"):
+    for name in ("audit", "attack", "pretrain", "repair", "scan", "list", "report", "schema", "cache"):
         assert f"\n  {name} " in plain
         assert command(name, "--help") == 0
         assert "Usage: foretaste" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from foretaste import __version__
-from foretaste.cli import attack, audit, pretrain, repair, reproduce
+from foretaste.cli import attack, audit, pretrain, repair, reproduce, scan
 
 app = typer.Typer(
     help="Measure, before a model ships, how much poison a pre-trained encoder and the head on top of it can take.",
@@ -22,6 +22,7 @@ app.add_typer(cache, name="cache")
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("audit")(audit.audit)
 app.command("attack", context_settings=EXTRA)(attack.attack)
+app.command("scan")(scan.scan)
 app.command("reproduce")(reproduce.reproduce)
 app.command("pretrain", context_settings=EXTRA)(pretrain.pretrain)
 app.command("repair", context_settings=EXTRA)(repair.repair)

@@ -58,6 +58,26 @@ DEFENCES: dict[str, tuple[str, str, str]] = {
         "foretaste.defences.filters.influence:Influence",
         "what a row adds to the loss of the defender's own clean rows, by the head's inverse Hessian",
     ),
+    "drift": (
+        "scan",
+        "foretaste.defences.scans.drift:Drift",
+        "against the original: changed tensors, CKA per block, the images that moved to another class",
+    ),
+    "decree": (
+        "scan",
+        "foretaste.defences.scans.decree:Decree",
+        "DECREE: the smallest patch that makes all images look alike to the encoder",
+    ),
+    "neighbours": (
+        "scan",
+        "foretaste.defences.scans.neighbours:Neighbours",
+        "images whose nearest neighbours are not those under an independent encoder",
+    ),
+    "weight-statistics": (
+        "scan",
+        "foretaste.defences.scans.weight_statistics:WeightStatistics",
+        "norms, largest entries, kurtosis and spectral norms of the tensors, against clean encoders",
+    ),
     "fine-tune": (
         "repair",
         "foretaste.defences.repairs.fine_tune:FineTune",
@@ -102,7 +122,7 @@ DEFENCES: dict[str, tuple[str, str, str]] = {
 
 
 def find(name: str, kind: str | None = None) -> Any:
-    """The class of a defence: a `Filter`, `Repair` or `Guard`, as its kind in the table says.
+    """The class of a defence: a `Filter`, `Scan`, `Repair` or `Guard`, as its kind in the table says.
 
     Args:
         name: as in the table.

@@ -1,0 +1,1 @@
+"""Scans: a suspicion score of an encoder, and of inputs under it."""

@@ -1,0 +1,206 @@
+"""From encoder files to a report: what `foretaste scan` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from foretaste.data import SplitSpec, load, whole
+from foretaste.defences.scans.base import Finding, Scan, Scene
+from foretaste.defences.scans.calibrate import false_alarm_rate, verdict
+from foretaste.defences.scans.changes import require_same_tensors
+from foretaste.defences.scans.report import ScannedData, ScannedEncoder, ScanReport, ScanResult
+from foretaste.encoders.base import Encoder
+from foretaste.encoders.build import build
+from foretaste.encoders.card import Card
+from foretaste.encoders.spec import EncoderSpec
+from foretaste.errors import EncoderError, SpecError
+from foretaste.features.cache import FeatureCache
+from foretaste.images import Images
+from foretaste.runtime import Runtime, versions
+
+Part = Literal["test", "train"]
+Watch = Callable[[int, int, str], None]
+"""Called with (done, in all, what is looked at); does nothing to the result."""
+
+FINE = 1000
+"""Parts of one scan of one encoder, for the progress."""
+NO_NULL = (
+    "no calibrated verdict without --null: pass a folder of clean encoders (scripts/clean_encoders.py makes one); "
+    "scores alone say nothing"
+)
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """The default watch: say nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to scan and with what; see the flags of `foretaste scan`.
+
+    Attributes:
+        suspect: how to build the suspect; its architecture is that of the reference and the null.
+        reference: weights of the original.
+        other: how to build the independent encoder.
+        null: folder with `.safetensors` files of clean encoders.
+        data, data_dir, download, part, split: the images, and which of them.
+    """
+
+    suspect: EncoderSpec
+    reference: Path | None = None
+    other: EncoderSpec | None = None
+    null: Path | None = None
+    data: str | None = None
+    data_dir: Path | None = None
+    download: bool = False
+    part: Part = "test"
+    split: SplitSpec = field(default_factory=SplitSpec)
+    seed: int = 0
+
+
+def applicable(request: Request, needs: Sequence[str]) -> bool:
+    """Whether all that a scan needs was passed."""
+    return all(getattr(request, need) is not None for need in needs)
+
+
+def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch = silent) -> ScanReport:
+    """Scan the suspect, and every clean encoder of the null in the same way.
+
+    Raises:
+        SpecError: no scan, one twice, one that lacks what it needs, or a null folder that holds no clean encoder.
+        DataError: the images cannot be used.
+        EncoderError: an encoder cannot be built, or the reference or the null is of another architecture.
+    """
+    _check(request, scans)
+    files = [] if request.null is None else null_files(request.null)
+    images = _images(request)
+    sample = (32, 32) if images is None else (images.pixels.shape[2], images.pixels.shape[3])
+    suspect = build(request.suspect, sample)
+    notes = [] if files else [NO_NULL]
+    reference = None
+    if request.reference is not None:
+        reference = _like(suspect, request, request.reference, sample, "--reference")
+        told = [getattr(suspect.card, key) == getattr(reference.card, key) for key in ("mean", "std", "input_size")]
+        if not all(told):
+            notes.append("suspect and reference have other mean, std or input size; pass --mean, --std, --input-size")
+    other = None if request.other is None else build(request.other, sample)
+    scene = Scene(runtime, images, reference, other, FeatureCache())
+    null = []
+    for path in files:  # built once to know that all can be used before the work begins, and not kept: they may be many
+        null.append(_like(suspect, request, path, sample, "--null").card)
+        if null[-1].sha256 == suspect.card.sha256:
+            raise SpecError("--null: clean encoders, none of them the suspect", got=str(path), do="take it out")
+    encoders = chain([suspect], (_like(suspect, request, path, sample, "--null") for path in files))
+    pools = look(encoders, 1 + len(files), scans, scene, request.seed, watch)
+    return ScanReport(
+        suspect=_told(suspect.card),
+        reference=None if reference is None else _told(reference.card),
+        other=None if other is None else _told(other.card),
+        null=[_told(card) for card in null],
+        data=None
+        if images is None
+        else ScannedData(name=images.name, part=request.part, rows=len(images), digest=images.digest),
+        seed=request.seed,
+        scans=[judged(scan, scan.compare(pool)) for scan, pool in zip(scans, pools, strict=True)],
+        notes=notes,
+        versions=versions(),
+    )
+
+
+def look(
+    encoders: Iterable[Encoder], count: int, scans: Sequence[Scan], scene: Scene, seed: int, watch: Watch = silent
+) -> list[list[Finding]]:
+    """What each scan sees in each of `count` encoders: a list per scan, in the order of the encoders."""
+    found: list[list[Finding]] = [[] for _ in scans]
+    total, begun = FINE * len(scans) * count, 0
+    for index, encoder in enumerate(encoders):
+        for scan, pool in zip(scans, found, strict=True):
+            label, first = f"{scan.name}: {f'clean encoder {index} of {count - 1}' if index else 'the suspect'}", begun
+
+            def step(done: int, steps: int, first: int = first, label: str = label) -> None:
+                watch(first + FINE * done // steps, total, label)
+
+            watch(begun, total, label)
+            pool.append(scan.scan(encoder, scene, seed, step))
+            begun += FINE
+    watch(total, total, "")
+    return found
+
+
+def judged(scan: Scan, pool: Sequence[Finding]) -> ScanResult:
+    """The suspect's finding, first in the pool, beside those of the clean encoders."""
+    own, null = pool[0], [finding.score for finding in pool[1:]]
+    fields = scan.entry()
+    return ScanResult(
+        scan=fields.pop("name"),
+        fields=fields,
+        score=own.score,
+        null_scores=null,
+        false_alarm_rate=false_alarm_rate(own.score, null),
+        verdict=verdict(own.score, null),
+        inputs=None if own.inputs is None else own.inputs.tolist(),
+        evidence=own.evidence,
+    )
+
+
+def null_files(folder: Path) -> list[Path]:
+    """The encoder files of a null folder, by name.
+
+    Raises:
+        SpecError: no such folder, or no `.safetensors` file in it.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        raise SpecError(f"--null {folder}: a folder of clean encoders", got=found, do="see scripts/clean_encoders.py")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise SpecError(
+            f"--null {folder}: .safetensors files of clean encoders", got="none", do="see scripts/clean_encoders.py"
+        )
+    return files
+
+
+def _check(request: Request, scans: Iterable[Scan]) -> None:
+    keys = [repr(scan) for scan in scans]
+    if not keys:
+        raise SpecError("--scans: one scan at least", got="none", do="see `foretaste list`")
+    if len(set(keys)) < len(keys):
+        raise SpecError("--scans: each one once", got=", ".join(keys), do="drop one, or give it other fields")
+    for scan in scans:
+        if not applicable(request, scan.needs):
+            raise SpecError(
+                f"{scan.name}: {', '.join(f'--{need}' for need in scan.needs)}",
+                got=f"no --{next(need for need in scan.needs if getattr(request, need) is None)}",
+                do="pass it, or choose other --scans",
+            )
+
+
+def _images(request: Request) -> Images | None:
+    if request.data is None:
+        return None
+    rest, test = whole(load(request.data, data_dir=request.data_dir, download=request.download), request.split)
+    return test if request.part == "test" else rest
+
+
+def _like(suspect: Encoder, request: Request, path: Path, sample: tuple[int, int], flag: str) -> Encoder:
+    """An encoder of the suspect's architecture, built the same way from another file."""
+    own = request.suspect
+    update = {"weights": path} if own.weights is not None else {"reference": str(path)}
+    try:
+        encoder = build(own.model_copy(update=update), sample)
+        require_same_tensors(suspect.body.state_dict(), encoder.body.state_dict(), str(path))
+    except EncoderError as error:
+        raise type(error)(
+            f"{flag} {path}: an encoder of the suspect's architecture",
+            got=f"another, or a file that cannot be read ({error})",
+            do="use encoders of one architecture and width",
+        ) from error
+    return encoder
+
+
+def _told(card: Card) -> ScannedEncoder:
+    return ScannedEncoder(name=card.name, architecture=card.architecture, sha256=card.sha256)
