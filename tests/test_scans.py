@@ -97,8 +97,8 @@ def test_the_suite_covers_the_table() -> None:
 
 
 def test_filters_and_scans_are_not_mistaken_for_each_other() -> None:
-    with pytest.raises(SpecError, match="defence: one of sphere"):
-        defences.configure("drift", {})
+    with pytest.raises(SpecError, match=r"filter: one of sphere, .*; got 'drift'"):
+        defences.configure("drift", {}, "filter")
     with pytest.raises(SpecError, match=r"scan: one of drift, .*; got 'sphere'"):
         defences.configure("sphere", {}, "scan")
 
