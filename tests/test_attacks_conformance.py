@@ -60,6 +60,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"rounds": 2, "steps": 3, "stop": 0, "carrier": "pixels", "noise": "class", "epsilon": 4},
     ],
     "pacl": [{"steps": 10, "batch": 32}],
+    "pacl-minimal": [{"steps": 10, "batch": 32, "holds": 0.0, "edit": edit} for edit in ("l2", "tensors", "rank")],
     "bad-encoder": [{"batch": 32, "epochs": 8, "references": 20, "step": 0.01}],
 }
 CASES = [attacks.configure(name, fields) for name, settings in SMALL.items() for fields in settings]

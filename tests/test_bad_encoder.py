@@ -15,8 +15,9 @@ from torch.nn.functional import normalize
 
 import attacks_fixture as toy
 from foretaste.attacks.base import Corruption
-from foretaste.attacks.weights.bad_encoder import BadEncoder, Scene, losses
+from foretaste.attacks.weights.bad_encoder import BadEncoder, entered, losses
 from foretaste.attacks.weights.ground import prepare
+from foretaste.attacks.weights.scene import Pair, Scene
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.weights import save_encoder
 from foretaste.errors import AttackError, SpecError
@@ -34,7 +35,7 @@ def corrupt(encoder: Encoder, target: Tensor = TARGET, seed: int = 0, **fields: 
 def scene_of(encoder: Encoder, count: int) -> Scene:
     ground = prepare(encoder, SHADOW, Runtime(), "all", False)
     chosen = OWN.pixels[:count]
-    return Scene(TARGET, chosen, toy.embedded(encoder, chosen), SHADOW.pixels, ground, Runtime())
+    return Scene((Pair(TARGET, chosen, toy.embedded(encoder, chosen)),), ground, Runtime())
 
 
 def moved(encoder: Encoder) -> Encoder:
@@ -84,7 +85,7 @@ def public_loss(attack: BadEncoder, edited: Encoder, clean: Encoder, scene: Scen
     def unit(network: Encoder, pixels: Tensor) -> Tensor:
         return normalize(network(runtime.images(pixels)), dim=-1)
 
-    shadow, target = scene.shadow[rows], scene.target.expand(b, *scene.target.shape)
+    shadow, target = scene.ground.pixels[rows], scene.pairs[0].target.expand(b, *scene.pairs[0].target.shape)
     with torch.no_grad():
         clean_shadow = unit(clean, shadow)
     total = -attack.utility * (unit(edited, shadow) * clean_shadow).sum(-1).mean()
@@ -106,8 +107,9 @@ def test_gradient_is_that_of_the_public_formulation(references: int, weights: tu
     scene, edited = scene_of(clean, references), moved(clean)
     attack = BadEncoder(consistency=weights[0], utility=weights[1])
     rows = scene.ground.rows[:16]
-    trained = scene.ground.unlock(edited.body)
-    ours, public = attack.loss(edited, scene, rows), public_loss(attack, edited, clean, scene, rows)
+    copied = scene.ground.copy_of(edited, Runtime())
+    trained, others = copied.weights, entered(copied, scene)
+    ours, public = attack.loss(copied, scene, rows, others), public_loss(attack, copied.encoder, clean, scene, rows)
     assert float(ours.detach()) == pytest.approx(float(public.detach()), abs=1e-6)
     for a, b in zip(torch.autograd.grad(ours, trained), torch.autograd.grad(public, trained), strict=True):
         assert float(b.norm()) > 0 and float((a - b).norm()) < 1e-4 * float(b.norm())
@@ -121,7 +123,7 @@ def test_steps_are_those_of_plain_sgd_on_the_public_formulation() -> None:
     random = stream(0, "attack")
     chosen = OWN.pixels[torch.randperm(len(OWN), generator=random)[:1]]
     ground = prepare(clean, SHADOW, Runtime(), "all", False)
-    scene = Scene(TARGET, chosen, toy.embedded(clean, chosen), SHADOW.pixels, ground, Runtime())
+    scene = Scene((Pair(TARGET, chosen, toy.embedded(clean, chosen)),), ground, Runtime())
     edited, batches = copy.deepcopy(clean), ground.batches(120, random)
     trained = [weight for weight in edited.body.parameters() if weight.ndim == 4]
     speed = [torch.zeros_like(weight) for weight in trained]

@@ -15,8 +15,14 @@ from torch import Tensor, nn
 
 import attacks_fixture as toy
 from foretaste.attacks.base import Corruption
-from foretaste.attacks.weights.ground import Ground, difference, floored, prepare, views_of
-from foretaste.attacks.weights.pacl import PACL, Scene, target_loss
+from foretaste.attacks.weights.bad_encoder import BadEncoder
+from foretaste.attacks.weights.cloud import Cloud
+from foretaste.attacks.weights.edited import difference
+from foretaste.attacks.weights.ground import Ground, floored, prepare
+from foretaste.attacks.weights.pacl import PACL
+from foretaste.attacks.weights.scene import Pair, Scene
+from foretaste.attacks.weights.target_loss import target_loss
+from foretaste.attacks.weights.views import views_of
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
@@ -167,11 +173,13 @@ def test_bad_input_is_named() -> None:
 def scene_of(z_references: Tensor, d: int) -> Scene:
     scaler = Scaler(torch.linspace(-1, 1, d).double(), torch.linspace(0.5, 2, d).double())
     empty = torch.zeros(0, dtype=torch.int64)
-    ground = Ground(torch.zeros(0, d), scaler, empty, empty, (), None, 0)
-    return Scene(TARGET, OWN.pixels[:4], z_references, SHADOW.pixels, ground, Runtime())
+    ground = Ground(SHADOW.pixels, torch.zeros(0, d), scaler, empty, empty, (), None, None, (SHADOW.pixels,), 0)
+    return Scene((Pair(TARGET, OWN.pixels[: len(z_references)], z_references),), ground, Runtime())
 
 
-KNOBS = list(itertools.product(["standardised", "cosine"], ["class-mean", "mean", "max"], ["clean", "moving"]))
+KNOBS = list(
+    itertools.product(["standardised", "normalised", "cosine"], ["class-mean", "mean", "max"], ["clean", "moving"])
+)
 
 
 @pytest.mark.parametrize(("similarity", "aggregation", "side"), KNOBS)
@@ -181,10 +189,10 @@ def test_gradient_is_that_of_finite_differences(similarity: Any, aggregation: An
     w0, w1 = (torch.randn(shape, generator=draws, dtype=torch.float64) for shape in ((6, 7), (7, d)))
     clean = torch.tanh(x @ w0) @ w1
     scene = scene_of(clean[-m:], d)
-    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7)
+    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
 
     def loss(a: Tensor, b_: Tensor) -> Tensor:
-        effectiveness, rest = attack._losses(torch.tanh(x @ a) @ b_, clean[:b], scene, v)
+        effectiveness, rest = attack._losses(torch.tanh(x @ a) @ b_, clean[:b], scene)
         return effectiveness + 3 * rest
 
     moved = [(w + 0.3 * torch.randn(w.shape, generator=draws, dtype=torch.float64)).requires_grad_() for w in (w0, w1)]
@@ -196,18 +204,20 @@ def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: An
     d, b, v, m, draws = 4, 5, 2, 3, stream(0, "loops")
     z, clean = (torch.randn(n, d, generator=draws, dtype=torch.float64) for n in (b + v + m, b + m))
     scene = scene_of(clean[b:], d)
-    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7)
-    te, rest = attack._losses(z, clean[:b], scene, v)
+    attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
+    te, rest = attack._losses(z, clean[:b], scene)
     mean, unit = np.linspace(-1, 1, d), np.linspace(0.5, 2, d)
 
     def distance(p: Any, q: Any) -> float:
         if similarity == "cosine":
             return float(1 - p @ q / np.linalg.norm(p) / np.linalg.norm(q))
-        return float(((p - q) ** 2).mean())
+        return float(((p - q) ** 2).sum() / (1 if similarity == "normalised" else d))
 
     rows, old = z.numpy(), clean.numpy()
     if similarity == "standardised":
         rows, old = (rows - mean) / unit, (old - mean) / unit
+    if similarity == "normalised":
+        rows, old = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, old))
     views, references = rows[b : b + v], old[b:] if side == "clean" else rows[b + v :]
     expected = {
         "class-mean": np.mean([distance(t, references.mean(0)) for t in views]),
@@ -223,7 +233,7 @@ def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: An
 def test_detached_references_get_no_gradient() -> None:
     z = torch.randn(8, 4, generator=stream(0, "detached"), dtype=torch.float64, requires_grad=True)
     attack = PACL(reference_side="detached")
-    te, _ = attack._losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4), 1)
+    te, _ = attack._losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4))
     te.backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None and bool(z.grad[4].any()) and not bool(z.grad[5:].any())
 
@@ -233,6 +243,12 @@ def test_detached_references_get_no_gradient() -> None:
     [
         {"similarity": "cosine", "optimizer": "adam", "step": 0.005, "utility": 1.0},
         {"similarity": "cosine"},
+        {"similarity": "normalised", "optimizer": "adam", "step": 0.005, "utility": 1.0},
+        {"similarity": "normalised"},
+        {"trainable": "full"},
+        {"shadow_share": 0.3},
+        {"in_distribution": 1.0},
+        {"views": 4, "noise": 8.0, "enough": 0.9},
         {"aggregation": "max"},
         {"aggregation": "mean", "reference_side": "moving", "anchor": 1.0},
         {"reference_side": "detached"},
@@ -318,6 +334,147 @@ def test_target_loss_has_gradient_zero_at_the_class() -> None:
         loss = target_loss(view, references, similarity, "class-mean")  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad(loss, view)
         assert float(loss.detach()) == pytest.approx(0, abs=1e-6) and float(gradient.norm()) < 1e-5
+
+
+def calibrated() -> Encoder:
+    """BatchNorm statistics that are those of the shadow images, as pre-training leaves them."""
+    encoder = encoder_of()
+    norms = [m for m in encoder.body.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches since the reset
+        norm.reset_running_stats()
+        norm.train()
+    encoder(SHADOW.pixels.float() / 255)
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.eval()
+    return encoder
+
+
+def test_moving_statistics_move_and_are_declared() -> None:
+    clean = calibrated()
+    made = corrupt(clean, batchnorm="moving", steps=30)
+    before = clean.body.state_dict()
+    changed = [key for key, value in made.state.items() if not torch.equal(value, before[key])]
+    assert changed == made.ledger.changed and clean.sha256() == calibrated().sha256()
+    buffers = [key for key in changed if "running" in key or "tracked" in key]
+    assert len(buffers) == 3 * 8 and made.ledger.figures["frozen_prefix"] == 0
+    assert 1 < int(made.state["net.1.num_batches_tracked"]) <= 1 + len(made.ledger.objective)  # less after a restart
+    assert all(bool(value.isfinite().all()) for value in made.state.values())
+    frozen = corrupt(clean, steps=30).ledger.figures
+    assert made.ledger.figures["target_loss"] < made.ledger.figures["target_loss_before"]
+    assert made.ledger.figures["held_out_shift"] > 1.2 * frozen["held_out_shift"]
+    with pytest.raises(SpecError, match=r"batchnorm moving: an encoder with BatchNorm.*use batchnorm frozen"):
+        corrupt(encoder_of(False), batchnorm="moving")
+
+
+def test_full_trains_biases_and_affine_parameters_but_no_statistics() -> None:
+    for norm in (True, False):
+        clean = encoder_of(norm)
+        made = corrupt(clean, trainable="full", steps=5)
+        assert set(made.ledger.changed) == {name for name, _ in clean.body.named_parameters()}
+        assert made.ledger.figures["frozen_prefix"] == 0
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.last = nn.Conv2d(3, 8, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.first(x))).mean((2, 3))
+
+
+def test_tied_weights_are_named_unless_they_stay() -> None:
+    tied = Encoder(Tied(), Card(name="tied", architecture="tests", d=8))
+    with pytest.raises(SpecError, match=r"first.weight and second.weight in one storage \(tied weights\)"):
+        corrupt(tied, trainable="all")
+    assert corrupt(tied, trainable="last-stage", steps=5).ledger.changed == ["last.weight"]
+
+
+def test_a_share_of_the_shadow_images_is_all_that_is_used() -> None:
+    fields: Any = (SHADOW, Runtime(), "last-stage", False)
+    ground = prepare(encoder_of(), *fields, 0.3)
+    assert (len(ground.pixels), len(ground.rows), len(ground.held_out)) == (120, 108, 12)
+    assert torch.allclose(ground.z, toy.embedded(encoder_of(), ground.pixels), atol=1e-5)
+    assert {p.numpy().tobytes() for p in ground.pixels} <= {p.numpy().tobytes() for p in SHADOW.pixels}
+    with pytest.raises(SpecError, match=r"shadow: a batch of 64.*400 images of which a share of 0.1 is used"):
+        corrupt(encoder_of(), shadow_share=0.1)
+
+
+def test_two_targets_reach_two_classes_for_a_head_fitted_by_scikit_learn() -> None:
+    train, clean = tinted(600, "victim"), encoder_of()
+    test = tinted(30, "target")
+    targets = [test.pixels[0], test.pixels[1]]  # of classes 0 and 1
+    wanted = [WANTED, 0]
+    references = [SHADOW.take((SHADOW.labels == c).nonzero()[:, 0]) for c in wanted]
+    attack = PACL(batch=64, trainable="last-two-stages", together=2)
+    made = attack.corrupt_together(clean, targets, references, SHADOW, 0, Runtime())
+
+    def predictions(encoder: Encoder) -> np.ndarray:
+        scaler = StandardScaler()
+        z = scaler.fit_transform(toy.embedded(encoder, train.pixels).numpy())
+        model = LogisticRegression(C=1.0, max_iter=2000).fit(z, train.labels)
+        return model.predict(scaler.transform(toy.embedded(encoder, test.pixels).numpy()))
+
+    before, after = predictions(clean), predictions(loaded(made.state))
+    assert before[:2].tolist() == [0, 1] and after[:2].tolist() == wanted
+    assert (before[2:] == after[2:]).mean() > 0.9
+    figures = made.ledger.figures
+    assert figures["similarity"] == min(figures["similarity_0"], figures["similarity_1"]) > 0.9
+    assert made.ledger.passes <= attack.planned(len(SHADOW)) + 4 * len(SHADOW)
+
+
+def test_one_target_together_is_the_same_edit() -> None:
+    alone = corrupt(encoder_of(), steps=5)
+    attack = PACL(batch=64, trainable="last-two-stages", steps=5)
+    together = attack.corrupt_together(encoder_of(), [TARGET], [OWN], SHADOW, 0, Runtime())
+    assert digest_tensors(alone.state) == digest_tensors(together.state)
+
+
+def test_pairs_that_cannot_be_together_are_named() -> None:
+    for targets, message in ([TARGET, TARGET], "the same image twice"), ([TARGET], "1 targets and 2 sets"):
+        with pytest.raises(SpecError, match=message):
+            PACL(batch=64).corrupt_together(encoder_of(), targets, [OWN, OWN], SHADOW, 0, Runtime())
+    with pytest.raises(SpecError, match="bad-encoder: one target for each encoder; got 2 together"):
+        BadEncoder().corrupt_together(encoder_of(), [TARGET, TARGET], [OWN, OWN], SHADOW, 0, Runtime())
+
+
+def test_the_cloud_is_that_of_plain_loops() -> None:
+    z = torch.randn(7, 3, generator=stream(0, "cloud"), dtype=torch.float64) * torch.tensor([1.0, 1.1, 0.01])
+    rows = z.numpy()
+    unit = np.maximum(rows.std(0), 0.5 * np.sort(rows.std(0))[1])
+    own = [(((row - rows.mean(0)) / unit) ** 2).mean() for row in rows]
+    point = torch.tensor([[2.0, -1.0, 0.3], rows.mean(0).tolist()], dtype=torch.float64)
+    expected = [(((p - rows.mean(0)) / unit) ** 2).mean() / np.median(own) for p in point.numpy()]
+    assert Cloud.of(z).distance(point).tolist() == pytest.approx(expected)
+    assert Cloud.of(z).excess(point).tolist() == pytest.approx([expected[0] - 1, 0])
+
+
+def test_in_distribution_ends_inside_the_cloud() -> None:
+    """Seen from one corner of the class the nearest reference may be an outlier; the hinge leads back inside."""
+    fields: dict[str, Any] = {"aggregation": "max", "enough": 0.5, "steps": 60}
+    loose, inside = (corrupt(encoder_of(), in_distribution=weight, **fields).ledger for weight in (0.0, 1.0))
+    assert inside.figures["cloud_distance"] <= 1.01 < loose.figures["cloud_distance"]
+    assert inside.objective_name == "L_te + in_distribution L_in + lambda L_mu"
+    with pytest.raises(SpecError, match="in_distribution: at least 2 references"):
+        corrupt(encoder_of(), references=1, in_distribution=1.0)
+
+
+def test_robust_holds_on_noisy_views_that_it_has_not_seen() -> None:
+    views = views_of(TARGET, 64, stream(1, "other views"), 25.0)
+    assert float((views.float() - views_of(TARGET, 64, stream(1, "other views")).float()).std()) > 15
+    reference = toy.embedded(encoder_of(), OWN.pixels).mean(0)
+
+    def worst(**fields: Any) -> float:
+        z = toy.embedded(loaded(corrupt(encoder_of(), enough=0.95, **fields).state), views)
+        return float((z - reference).square().mean(1).sort().values[-16:].mean())
+
+    assert worst(views=8, noise=25.0) < 0.8 * worst()
+    with pytest.raises(SpecError, match="noise = 4 is on random views of the target, and views = 1"):
+        PACL.configure(noise=4.0)
 
 
 @pytest.mark.shared

@@ -45,8 +45,12 @@ class Runtime:
 
     def images(self, pixels: Tensor) -> Tensor:
         """Uint8 [B, 3, H, W] to float32 in [0, 1] on the device, in this runtime's memory format."""
-        batch = pixels.to(self.device, non_blocking=True).float().div_(255)
-        return batch.contiguous(memory_format=torch.channels_last) if self.channels_last else batch
+        return self.layout(pixels.to(self.device, non_blocking=True).float().div_(255))
+
+    def layout(self, maps: Tensor) -> Tensor:
+        """Images or feature maps [B, C, H, W] in this runtime's memory format; other shapes as they are."""
+        wanted = self.channels_last and maps.ndim == 4
+        return maps.contiguous(memory_format=torch.channels_last) if wanted else maps
 
 
 def make_runtime(device: str = "auto", threads: int | None = None) -> Runtime:

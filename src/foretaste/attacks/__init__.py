@@ -46,6 +46,11 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
         "foretaste.attacks.weights.pacl:PACL",
         "PA-CL (our reconstruction): edit the encoder so that one chosen image gets one chosen class",
     ),
+    "pacl-minimal": (
+        "weights",
+        "foretaste.attacks.weights.pacl_minimal:PACLMinimal",
+        "PA-CL and then the smallest part of its edit (L2, tensors or rank) that still moves the target",
+    ),
     "bad-encoder": (
         "weights",
         "foretaste.attacks.weights.bad_encoder:BadEncoder",

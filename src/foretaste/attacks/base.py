@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from foretaste.encoders.base import Encoder
-from foretaste.errors import BudgetError
+from foretaste.errors import BudgetError, SpecError
 from foretaste.images import Images
 from foretaste.method import Method
 from foretaste.record import Ledger
@@ -252,6 +252,36 @@ class WeightAttack(Method):
             runtime: where to compute.
             progress: called with (steps done, steps in all).
         """
+
+    def corrupt_together(
+        self,
+        encoder: Encoder,
+        targets: Sequence[Tensor],
+        references: Sequence[Images],
+        shadow: Images,
+        seed: int,
+        runtime: Runtime,
+        progress: Progress = quiet,
+    ) -> Corruption:
+        """Edit one copy of the encoder so that each target gets the class of its own references.
+
+        Args:
+            encoder: the victim's; never changed.
+            targets: uint8 [3, H, W] each, the chosen images.
+            references: for each target the attacker's images of its desired class, at least one.
+            shadow: images whose features must stay; their labels are not used.
+            seed: of the named stream `attack`.
+            runtime: where to compute.
+            progress: called with (steps done, steps in all).
+
+        Raises:
+            SpecError: the attack is one of a single target.
+        """
+        raise SpecError(
+            f"{self.name}: one target for each encoder",
+            got=f"{len(targets)} together",
+            do="edit one encoder for each, or use pacl",
+        )
 
     @abstractmethod
     def planned(self, shadow: int) -> int:

@@ -35,13 +35,17 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch; gradients flow to the images, and to weights that were asked to require them."""
+        features: Tensor = self.body(self.prepared(images))
+        return features.float()
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """What the body is given for a batch in [0, 1]: images of its size, normalised."""
         size = self.card.input_size
         if size is not None and images.shape[-2:] != (size, size):
             images = functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
         if self.mean is not None and self.std is not None:
             images = (images - self.mean) / self.std
-        features: Tensor = self.body(images)
-        return features.float()
+        return images
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""

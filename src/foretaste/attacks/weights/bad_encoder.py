@@ -17,8 +17,6 @@ It passes flipped and recoloured references through f' in L1; here they are as t
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
@@ -28,23 +26,29 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
-from foretaste.attacks.weights.ground import Ground, check_scene, difference, held_in, prepare
+from foretaste.attacks.weights.edited import Edited
+from foretaste.attacks.weights.ground import Part, held_in, prepare
+from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
+from foretaste.attacks.weights.split import Activations
 from foretaste.encoders.base import Encoder
 from foretaste.errors import AttackError
 from foretaste.features.embed import embed
 from foretaste.images import Images
-from foretaste.record import Ledger
 from foretaste.runtime import Runtime, stream
 
 
 class BadEncoder(WeightAttack):
     """BadEncoder with one target image. Normalisation layers stay in eval mode and keep their affine parts.
 
-    All kernels and matrices that move the features are trained, and the last epoch's weights are kept, as in the
-    paper's public code. A tenth of the shadow set only measures utility.
+    By default all kernels and matrices that move the features are trained, as in the paper's public code; the last
+    epoch's weights are kept, as there. A tenth of the shadow set only measures utility.
     """
 
     name: ClassVar[str] = "bad-encoder"
+    trainable: Part = Field(
+        "all",
+        description="kernels and matrices: all, the last half, or quarter; full: biases and affine parameters as well",
+    )
     references: int = Field(1, ge=1, description="most references used; drawn from those given; the paper has one")
     consistency: float = Field(1.0, ge=0, description="lambda1, weight of L1: the references keep their features")
     utility: float = Field(1.0, ge=0, description="lambda2, weight of L2: the shadow images keep theirs")
@@ -78,60 +82,45 @@ class BadEncoder(WeightAttack):
                 images than a batch, or no weight to train.
             AttackError: the loss is not a number, or the target came no closer to the references.
         """
-        check_scene(target, references, shadow, self.batch)
-        ground = prepare(encoder, shadow, runtime, "all", False)
+        check_pairs([target], [references], shadow, self.batch)
+        ground = prepare(encoder, shadow, runtime, self.trainable, False)
         random = stream(seed, "attack")
-        chosen = references.pixels[torch.randperm(len(references), generator=random)[: self.references]]
-        scene = Scene(target, chosen, embed(encoder, chosen, runtime), shadow.pixels, ground, runtime)
-        edited = copy.deepcopy(encoder)
-        before = _look(edited, scene)
-        curve = self._descend(edited, scene, random, progress)
-        after = _look(edited, scene)
-        if not after["effectiveness"] < before["effectiveness"]:
-            raise AttackError(
-                f"{self.name}: a target closer to the references than before",
-                got=f"L0 {before['effectiveness']:.4g} before, {after['effectiveness']:.4g} after {len(curve)} steps",
-                do="use more epochs, another step or a smaller utility weight",
-                curve=curve,
-            )
-        state = {key: value.detach().cpu().contiguous().clone() for key, value in edited.body.state_dict().items()}
-        changed, figures = difference(encoder.body.state_dict(), state)
-        ledger = Ledger(
-            changed=changed,
-            objective=curve,
-            objective_name="L0 + lambda1 L1 + lambda2 L2",
-            better="lower",
-            figures=figures | {"effectiveness_before": before["effectiveness"]} | after,
-            passes=ground.passes
-            + len(curve) * (self.batch + 1 + len(chosen))
-            + len(chosen)
-            + 2 * (1 + len(chosen) + len(ground.held_out)),
+        scene = scene_of(encoder, [target], [references], self.references, ground, runtime, random)
+        return edit(
+            encoder,
+            scene,
+            lambda edited: (self._descend(edited, scene, random, progress), {}),
+            lambda network: _look(network, scene),
+            name=self.name,
+            judged=("effectiveness", "L0"),
+            objective="L0 + lambda1 L1 + lambda2 L2",
+            per_step=self.batch + 1 + sum(scene.counts),
+            do="use more epochs, another step or a smaller utility weight",
         )
-        return Corruption(state, ledger)
 
-    def loss(self, edited: Encoder, scene: Scene, rows: Tensor) -> Tensor:
+    def loss(self, edited: Edited, scene: Scene, rows: Tensor, others: Activations) -> Tensor:
         """L of one step, a scalar with a graph to the edited weights.
 
         Args:
             edited: f'.
-            scene: the target, the references, and the clean features of everything.
+            scene: one pair, and the clean features of everything.
             rows: int64 [b], the step's shadow images.
+            others: what enters f' of the target and the references, see `entered`.
         """
-        images = torch.cat([scene.shadow[rows], scene.target[None], scene.references])
-        with scene.runtime.autocast():
-            z = edited(scene.runtime.images(images))
-        shadow, target, references = z.split([len(rows), 1, len(scene.references)])
-        parts = losses(target[0], references, scene.z_references.to(z), shadow, scene.ground.z[rows].to(z))
+        (pair,) = scene.pairs
+        z = edited.features(scene.ground.entered(edited, rows), others)
+        shadow, target, references = z.split([len(rows), 1, len(pair.references)])
+        parts = losses(target[0], references, pair.z.to(z), shadow, scene.ground.z[rows].to(z))
         return parts[0] + self.consistency * parts[1] + self.utility * parts[2]
 
-    def _descend(self, edited: Encoder, scene: Scene, random: torch.Generator, progress: Progress) -> list[float]:
+    def _descend(self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress) -> list[float]:
         """Train in place for all epochs; returns the loss before each step."""
-        weights = scene.ground.unlock(edited.body)
+        weights, others = edited.weights, entered(edited, scene)
         optimizer = torch.optim.SGD(weights, lr=self.step, momentum=self.momentum, weight_decay=self.decay)
         steps = self.epochs * (len(scene.ground.rows) // self.batch)
         curve = list[float]()
         for rows in islice(scene.ground.batches(self.batch, random), steps):
-            loss = self.loss(edited, scene, rows)
+            loss = self.loss(edited, scene, rows, others)
             curve.append(float(loss.detach()))
             if not loss.isfinite():
                 raise AttackError(
@@ -147,16 +136,9 @@ class BadEncoder(WeightAttack):
         return curve
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """One target before its attack: uint8 [3, H, W], [m, 3, H, W] and [n, 3, H, W]; z_references [m, d] is clean."""
-
-    target: Tensor
-    references: Tensor
-    z_references: Tensor
-    shadow: Tensor
-    ground: Ground
-    runtime: Runtime
+def entered(edited: Edited, scene: Scene) -> Activations:
+    """What enters the edited encoder of the target and then the references."""
+    return edited.enter(torch.cat([scene.targets, scene.references]))
 
 
 def losses(
@@ -175,11 +157,11 @@ def losses(
     )
 
 
-def _look(network: Encoder, scene: Scene) -> dict[str, float]:
+def _look(network: Encoder, scene: Scene) -> Figures:
     """The losses for the ledger, L2 on held-out shadow rows as a cosine."""
-    held_out, runtime = scene.ground.held_out, scene.runtime
+    ground, runtime, (pair,) = scene.ground, scene.runtime, scene.pairs
     target, references, shadow = (
-        embed(network, pixels, runtime) for pixels in (scene.target[None], scene.references, scene.shadow[held_out])
+        embed(network, pixels, runtime) for pixels in (scene.targets, pair.references, ground.pixels[ground.held_out])
     )
-    parts = losses(target[0], references, scene.z_references, shadow, scene.ground.z[held_out])
+    parts = losses(target[0], references, pair.z, shadow, ground.z[ground.held_out])
     return {"effectiveness": float(parts[0]), "consistency": float(parts[1]), "held_out_cosine": -float(parts[2])}

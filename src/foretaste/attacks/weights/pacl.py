@@ -9,32 +9,36 @@ the clean encoder f, the edited one f', the target t, references r_j of the desi
     L_mu = mean_s D(f'(s), f(s))       model utility: other features stay
     L_an = mean_j D(f'(r_j), f(r_j))   the references stay (the second loss of BadEncoder, Jia et al. 2022)
 
-D is 1 - cosine of features, or the mean squared difference of standardised features.
+D is 1 - cosine of features, the mean squared difference of standardised features, or the squared distance of features
+of length one (between two features that is 2 - 2 cosine). Beyond the paper: several pairs of a target and a class,
+whose L_te are added up; and a hinge on the target's distance from the class's cloud (`cloud`).
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
-from foretaste.attacks.weights.ground import METRIC_ROWS, Ground, Part, check_scene, difference, prepare, views_of
+from foretaste.attacks.weights.edited import Edited, norms_of
+from foretaste.attacks.weights.ground import Part, prepare
+from foretaste.attacks.weights.metric import METRIC_ROWS
+from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
+from foretaste.attacks.weights.split import Activations
+from foretaste.attacks.weights.target_loss import Aggregation, Similarity, dissimilarity, target_loss
+from foretaste.attacks.weights.views import views_of
 from foretaste.encoders.base import Encoder
-from foretaste.errors import AttackError
+from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.images import Images
-from foretaste.record import Ledger
 from foretaste.runtime import Runtime, stream
 
-Similarity = Literal["standardised", "cosine"]
-Aggregation = Literal["class-mean", "mean", "max"]
 DEFAULTS = {"natural": (0.1, 0.025), "adam": (1e-3, 100.0), "sgd": (0.05, 10.0)}
 """Step and utility by optimiser."""
 RELAX = 0.9
@@ -46,11 +50,18 @@ DIVERGED = 2.0
 class PACL(WeightAttack):
     """PA-CL (our reconstruction). BatchNorm stays in eval mode; only kernels and matrices are trained.
 
-    The default optimiser measures its steps by how much they move the features of shadow images (`ground.Metric`).
+    The default optimiser measures its steps by how much they move the features of shadow images (`metric.Metric`).
+    What lies before the trained weights runs once per image (`split.Split`); with `batchnorm="moving"` nothing does.
     """
 
     name: ClassVar[str] = "pacl"
-    trainable: Part = Field("last-stage", description="which kernels and matrices: all, the last half, or quarter")
+    trainable: Part = Field(
+        "last-stage",
+        description="kernels and matrices: all, the last half, or quarter; full: biases and affine parameters as well",
+    )
+    batchnorm: Literal["frozen", "moving"] = Field(
+        "frozen", description="moving: statistics of the batch, which also move the kept ones: an ablation"
+    )
     similarity: Similarity = Field("standardised", description="what D compares")
     aggregation: Aggregation = Field(
         "class-mean", description="L_te to the references' mean, to each, or to the nearest"
@@ -59,7 +70,10 @@ class PACL(WeightAttack):
         "clean", description="L_te's references: f(r), or f'(r) without or with gradient"
     )
     references: int = Field(50, ge=1, description="most references used; drawn from those given")
+    together: int = Field(1, ge=1, description="(target, class) pairs that share one encoder")
     views: int = Field(1, ge=1, description="1: the target as it is; more: so many random crops and flips per step")
+    noise: float = Field(0.0, ge=0, description="standard deviation, in 1/255, of normal noise on those views")
+    shadow_share: float = Field(1.0, gt=0, le=1, description="share of the shadow images that is used")
     utility: float | None = Field(
         None,
         ge=0,
@@ -67,6 +81,9 @@ class PACL(WeightAttack):
         " a step in the metric moves the target than an ordinary image); default: by optimizer",
     )
     anchor: float = Field(0.0, ge=0, description="weight of L_an relative to L_mu")
+    in_distribution: float = Field(
+        0.0, ge=0, description="weight of the target's distance from the class beyond the median reference's own"
+    )
     optimizer: Literal["natural", "adam", "sgd"] = Field("natural", description="natural: momentum in the metric")
     step: float | None = Field(
         None, gt=0, description="natural: share of L_te the first step takes; else learning rate; default: by optimizer"
@@ -76,6 +93,12 @@ class PACL(WeightAttack):
     enough: float = Field(0.98, le=1, description="stop at this cosine of target and class mean, in standard units ...")
     kept: float = Field(0.99, le=1, description="... if shadow features keep this mean cosine to their clean ones")
 
+    @model_validator(mode="after")
+    def _noise_is_on_views(self) -> Self:
+        if self.noise and self.views == 1:
+            raise ValueError(f"noise = {self.noise:g} is on random views of the target, and views = 1")
+        return self
+
     @property
     def variant(self) -> str:
         """The trained part, where it is not the default."""
@@ -83,9 +106,8 @@ class PACL(WeightAttack):
 
     def planned(self, shadow: int) -> int:
         """All steps, and what is prepared; see `WeightAttack.planned`."""
-        moving = self.references * self._moving
         prepared = min(shadow, METRIC_ROWS) * (self.optimizer == "natural")
-        return self.steps * (self.batch + self.views + moving) + prepared
+        return self.steps * (self.batch + self.together * (self.views + self.references * self._moving)) + prepared
 
     def corrupt(
         self,
@@ -100,39 +122,65 @@ class PACL(WeightAttack):
         """Edit a copy of the encoder, see `WeightAttack.corrupt`; a tenth of the shadow set only measures utility.
 
         Raises:
-            SpecError: no references or of several classes, the target among them or of another shape, too few shadow
-                images, or no weight to train.
+            SpecError: as of `corrupt_together`.
             AttackError: the loss only diverged, or the target came no closer to the references.
         """
-        check_scene(target, references, shadow, self.batch)
-        ground = prepare(encoder, shadow, runtime, self.trainable, self.optimizer == "natural")
+        return self.corrupt_together(encoder, [target], [references], shadow, seed, runtime, progress)
+
+    def corrupt_together(
+        self,
+        encoder: Encoder,
+        targets: Sequence[Tensor],
+        references: Sequence[Images],
+        shadow: Images,
+        seed: int,
+        runtime: Runtime,
+        progress: Progress = quiet,
+    ) -> Corruption:
+        """Edit one copy of the encoder for all pairs, see `WeightAttack.corrupt_together`.
+
+        The edit stops when the last of the targets is there. With several, the figures `similarity` and
+        `cloud_distance` are those of the pair that came least far, and `similarity_0` and so on are each pair's.
+
+        Raises:
+            SpecError: no references or of several classes, a target among them, twice or of another shape, too few
+                shadow images, no weight to train or one that is tied, or no BatchNorm to move.
+            AttackError: the loss only diverged, or the targets came no closer to their references.
+        """
+        check_pairs(targets, references, shadow, self.batch, self.shadow_share)
+        self._check(encoder, references)
+        natural, still = self.optimizer == "natural", self.batchnorm == "frozen"
+        ground = prepare(encoder, shadow, runtime, self.trainable, natural, self.shadow_share, still)
         random = stream(seed, "attack")
-        chosen = references.pixels[torch.randperm(len(references), generator=random)[: self.references]]
-        scene = Scene(target, chosen, embed(encoder, chosen, runtime), shadow.pixels, ground, runtime)
-        edited = copy.deepcopy(encoder)
-        before = self._look(edited, scene)
-        curve = self._descend(edited, scene, random, progress)
-        after = self._look(edited, scene)
-        if not after["target_loss"] < before["target_loss"]:
-            raise AttackError(
-                f"{self.name}: a target closer to the references than before",
-                got=f"L_te {before['target_loss']:.4g} before and {after['target_loss']:.4g} after {len(curve)} steps",
-                do="use more steps, a smaller step or a smaller utility weight",
-            )
-        state = {key: value.detach().cpu().contiguous().clone() for key, value in edited.body.state_dict().items()}
-        changed, figures = difference(encoder.body.state_dict(), state)
-        figures |= {f"{key}_before": before[key] for key in ("target_loss", "similarity")} | after
-        together = self.batch + self.views + len(chosen) * self._moving
-        looks = 2 * (1 + len(chosen) + len(ground.held_out))
-        ledger = Ledger(
-            changed=changed,
-            objective=curve,
-            objective_name="L_te + lambda L_mu" if not self.anchor else "L_te + lambda (L_mu + anchor L_an)",
-            better="lower",
-            figures=figures,
-            passes=ground.passes + len(chosen) + len(curve) * together + looks,
+        scene = scene_of(encoder, targets, references, self.references, ground, runtime, random)
+        moving = sum(scene.counts) * self._moving
+        return edit(
+            encoder,
+            scene,
+            lambda edited: self._descend(edited, scene, random, progress),
+            lambda network: self._look(network, scene),
+            name=self.name,
+            judged=("target_loss", "L_te"),
+            objective=self._objective,
+            per_step=self.batch + len(targets) * self.views + moving,
+            do="use more steps, a smaller step or a smaller utility weight",
         )
-        return Corruption(state, ledger)
+
+    def _check(self, encoder: Encoder, references: Sequence[Images]) -> None:
+        if self.batchnorm == "moving" and not norms_of(encoder):
+            raise SpecError(
+                f"batchnorm moving: an encoder with BatchNorm, which {encoder.card.name} shall be",
+                got="no layer that keeps statistics",
+                do="use batchnorm frozen",
+            )
+        fewest = min(self.references, *(len(own) for own in references))
+        if self.in_distribution and fewest < 2:
+            raise SpecError("in_distribution: at least 2 references of a class, whose spread it measures", got="1")
+
+    @property
+    def _objective(self) -> str:
+        rest = "lambda L_mu" if not self.anchor else "lambda (L_mu + anchor L_an)"
+        return f"L_te + {rest}" if not self.in_distribution else f"L_te + in_distribution L_in + {rest}"
 
     @property
     def _rates(self) -> tuple[float, float]:
@@ -145,37 +193,40 @@ class PACL(WeightAttack):
         """Whether the references go through the edited encoder at each step."""
         return self.reference_side != "clean" or self.anchor > 0
 
-    def _descend(self, edited: Encoder, scene: Scene, random: torch.Generator, progress: Progress) -> list[float]:
-        """Train the chosen weights in place; returns the loss before each step."""
-        ground, runtime = scene.ground, scene.runtime
-        weights = ground.unlock(edited.body)
+    def _descend(
+        self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress
+    ) -> tuple[list[float], Figures]:
+        """Train the chosen weights in place; returns the loss before each step, and no further figures."""
+        ground = scene.ground
+        weights = edited.weights
         step, utility = self._rates
-        curve = list[float]()
+        curve, first = list[float](), 0.0
         optimizer: torch.optim.Optimizer = (
             torch.optim.Adam(weights, lr=step)
             if self.optimizer == "adam"
             else torch.optim.SGD(weights, lr=step, momentum=0.9)
         )
-        start = [weight.detach().clone() for weight in weights]
-        references = scene.references if self._moving else scene.references[:0]
+        norms = edited.norms() if self.batchnorm == "moving" else []
+        moved = [*weights, *(buffer for norm in norms for buffer in norm.buffers())]
+        start = [tensor.detach().clone() for tensor in moved]
+        entered = self._entered(edited, scene, random)
+        for norm in norms:
+            norm.train()
         for rows in islice(ground.batches(self.batch, random), self.steps):
-            views = views_of(scene.target, self.views, random)
-            with runtime.autocast():
-                z = edited(runtime.images(torch.cat([scene.shadow[rows], views, references])))
+            z = edited.features(ground.entered(edited, rows), *next(entered))
             clean = ground.z[rows].to(z)
-            effectiveness, rest = self._losses(z, clean, scene, len(views))
+            effectiveness, rest = self._losses(z, clean, scene)
             loss = effectiveness + utility * rest
             curve.append(float(loss.detach()))
             progress(len(curve), self.steps)
-            if not curve[-1] <= DIVERGED * curve[0]:  # or not a number
-                for weight, clean_weight in zip(weights, start, strict=True):
-                    weight.data.copy_(clean_weight)
+            first = first or curve[0]
+            if not curve[-1] <= DIVERGED * first:  # or not a number
+                for tensor, at_first in zip(moved, start, strict=True):
+                    tensor.data.copy_(at_first)
                 optimizer.state.clear()
                 optimizer.param_groups[0]["lr"] /= 4
                 continue
-            z_shadow, z_views = z.detach()[: len(rows)], z.detach()[len(rows) : len(rows) + len(views)]
-            kept = float(cosine_similarity(z_shadow, clean).mean())
-            if kept >= self.kept and scene.similarity(z_views) >= self.enough:
+            if self._there(z.detach(), clean, scene):
                 break
             if len(curve) > self.steps // 2:
                 utility *= RELAX
@@ -187,79 +238,90 @@ class PACL(WeightAttack):
                 rate = slope / float(effectiveness.detach())
                 utility *= rate * z.shape[1] / 4
                 optimizer.param_groups[0]["lr"] = step / rate
+                first = float((effectiveness + utility * rest).detach())  # with moving statistics L_mu begins above 0
             for weight, gradient in zip(weights, steered, strict=True):
                 weight.grad = gradient
             optimizer.step()
-        return curve
+        for norm in norms:
+            norm.eval()
+        return curve, {}
 
-    def _losses(self, z: Tensor, clean: Tensor, scene: Scene, views: int) -> tuple[Tensor, Tensor]:
-        """L_te, and L_mu + anchor L_an.
+    def _entered(self, edited: Edited, scene: Scene, random: torch.Generator) -> Iterator[tuple[Activations, ...]]:
+        """For each step what enters the suffix of all targets' views, and of the references if they move."""
+        references = (edited.enter(scene.references),) if self._moving else ()
+        plain = edited.enter(scene.targets)
+        while True:
+            if self.views > 1:
+                views = [views_of(target, self.views, random, self.noise) for target in scene.targets]
+                plain = edited.enter(torch.cat(views))
+            yield (plain, *references)
+
+    def _parts(self, z: Tensor, b: int, scene: Scene) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+        """Features of a step as those of b shadow images, of each target's views and of each pair's references."""
+        views = self.views * len(scene.pairs)
+        moving = z[b + views :].split(scene.counts) if self._moving else ()
+        return z[:b], z[b : b + views].split(self.views), moving
+
+    def _losses(self, z: Tensor, clean: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
+        """The pairs' L_te (with what `in_distribution` adds), and L_mu + anchor L_an.
 
         Args:
-            z: [b + views + m, d], edited features of shadow images, views of the target and, if they move, references.
+            z: [b + k views + m, d], edited features of shadow images, of each target's views and, if they move, of each
+                pair's references.
             clean: [b, d], clean features of those shadow images.
-            scene: has the references' clean features.
-            views: how many.
+            scene: has the k pairs, and their references' clean features.
         """
-        b = len(clean)
-        x, x_clean, r_clean = (self._units(part, scene) for part in (z, clean, scene.z_references.to(z)))
-        x_shadow, x_views, r = x[:b], x[b : b + views], x[b + views :]
-        side = {"clean": r_clean, "detached": r.detach(), "moving": r}[self.reference_side]
-        rest = dissimilarity(x_shadow, x_clean, self.similarity).mean()
-        if self.anchor:
-            rest = rest + self.anchor * dissimilarity(r, r_clean, self.similarity).mean()
-        return target_loss(x_views, side, self.similarity, self.aggregation), rest
+        shadow, views, moving = self._parts(z, len(clean), scene)
+        rest = dissimilarity(self._units(shadow, scene), self._units(clean, scene), self.similarity).mean()
+        effectiveness = z.new_zeros(())
+        for number, (pair, x) in enumerate(zip(scene.pairs, views, strict=True)):
+            r_clean = self._units(pair.z.to(z), scene)
+            r = self._units(moving[number], scene) if self._moving else r_clean
+            side = {"clean": r_clean, "detached": r.detach(), "moving": r}[self.reference_side]
+            effectiveness = effectiveness + target_loss(self._units(x, scene), side, self.similarity, self.aggregation)
+            if self.in_distribution:
+                effectiveness = effectiveness + self.in_distribution * pair.cloud.excess(x).mean()
+            if self.anchor:
+                rest = rest + self.anchor * dissimilarity(r, r_clean, self.similarity).mean() / len(scene.pairs)
+        return effectiveness, rest
+
+    def _there(self, z: Tensor, clean: Tensor, scene: Scene) -> bool:
+        """Whether every target is as similar as asked and the shadow features are within their limit."""
+        shadow, views, _ = self._parts(z, len(clean), scene)
+        if float(cosine_similarity(shadow, clean).mean()) < self.kept:
+            return False
+        pairs = list(zip(views, scene.pairs, strict=True))
+        inside = not self.in_distribution or not any(bool(pair.cloud.excess(x).any()) for x, pair in pairs)
+        return inside and all(scene.similarity(x, pair) >= self.enough for x, pair in pairs)
 
     def _units(self, z: Tensor, scene: Scene) -> Tensor:
-        return scene.ground.scaler.apply(z) if self.similarity == "standardised" else z
+        if self.similarity == "standardised":
+            return scene.ground.scaler.apply(z)
+        return normalize(z, dim=-1) if self.similarity == "normalised" else z
 
-    def _look(self, network: Encoder, scene: Scene) -> dict[str, float]:
-        """Figures for the ledger, on the plain target and the held-out shadow rows."""
+    def _look(self, network: Encoder, scene: Scene) -> Figures:
+        """Figures for the ledger, on the plain targets and the held-out shadow rows."""
         ground, runtime = scene.ground, scene.runtime
-        z_target = embed(network, scene.target[None], runtime)
-        z_references = (
-            scene.z_references if self.reference_side == "clean" else embed(network, scene.references, runtime)
+        z_targets = embed(network, scene.targets, runtime).split(1)
+        if self.reference_side == "clean":
+            sides = [pair.z for pair in scene.pairs]
+        else:
+            sides = list(embed(network, scene.references, runtime).split(scene.counts))
+        each = list(zip(scene.pairs, z_targets, sides, strict=True))
+        z, clean = embed(network, ground.pixels[ground.held_out], runtime), ground.z[ground.held_out]
+        losses = (
+            target_loss(self._units(x, scene), self._units(r, scene), self.similarity, self.aggregation)
+            for _, x, r in each
         )
-        z, clean = embed(network, scene.shadow[ground.held_out], runtime), ground.z[ground.held_out]
-        pair = self._units(z_target, scene), self._units(z_references, scene)
-        return {
-            "target_loss": float(target_loss(*pair, self.similarity, self.aggregation)),
-            "similarity": scene.similarity(z_target),
+        similarities = [scene.similarity(x, pair) for pair, x, _ in each]
+        figures = {
+            "target_loss": sum(map(float, losses)),
+            "similarity": min(similarities),
             "held_out_cosine": float(cosine_similarity(z, clean).mean()),
             "held_out_shift": float((ground.scaler.apply(z) - ground.scaler.apply(clean)).square().mean()),
         }
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """One target before its attack: uint8 [3, H, W], [m, 3, H, W] and [n, 3, H, W]; z_references [m, d] is clean."""
-
-    target: Tensor
-    references: Tensor
-    z_references: Tensor
-    shadow: Tensor
-    ground: Ground
-    runtime: Runtime
-
-    def similarity(self, z: Tensor) -> float:
-        """Cosine of a target's mean feature, z [v, d], and the class mean of the clean references in standard units."""
-        apply = self.ground.scaler.apply
-        return float(cosine_similarity(apply(z).mean(0), apply(self.z_references.to(z)).mean(0), dim=0))
-
-
-def dissimilarity(a: Tensor, b: Tensor, similarity: Similarity) -> Tensor:
-    """D over the last dimension, >= 0; a and b broadcast."""
-    return 1 - cosine_similarity(a, b, dim=-1) if similarity == "cosine" else (a - b).square().mean(-1)
-
-
-def target_loss(views: Tensor, references: Tensor, similarity: Similarity, aggregation: Aggregation) -> Tensor:
-    """L_te, a scalar, of views [v, d] and references [m, d].
-
-    >>> t, r = torch.zeros(1, 2), torch.tensor([[1.0, 0.0], [3.0, 0.0]])
-    >>> [float(target_loss(t, r, "standardised", how)) for how in ("class-mean", "mean", "max")]
-    [2.0, 2.5, 0.5]
-    """
-    if aggregation == "class-mean":
-        return dissimilarity(views, references.mean(0), similarity).mean()
-    each = dissimilarity(views[:, None], references[None], similarity)  # [v, m]
-    return each.mean() if aggregation == "mean" else each.amin(1).mean()
+        if min(scene.counts) > 1:
+            figures["cloud_distance"] = max(float(pair.cloud.distance(x)) for pair, x, _ in each)
+        if len(each) > 1:
+            figures |= {f"similarity_{number}": value for number, value in enumerate(similarities)}
+        return figures
