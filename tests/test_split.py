@@ -124,7 +124,7 @@ def test_networks_without_a_split_run_whole(whole: Encoder, names: list[str]) ->
     assert torch.equal(edited.features(edited.enter(IMAGES)).detach(), whole(IMAGES.float() / 255))
 
 
-def test_a_wrong_graph_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_graph_is_not_believed() -> None:
     """A trace can freeze what depends on the batch; the trial finds it."""
 
     class Centred(nn.Module):

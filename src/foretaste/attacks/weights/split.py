@@ -21,7 +21,6 @@ Activations = tuple[Tensor, ...]
 
 LIKENESS = 1e-4
 """Largest deviation from the network's own output in the trial, relative to its largest entry."""
-CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ class _Blocks(fx.Tracer):
     """Opens containers only: a block whose code cannot be traced is one operation."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not isinstance(m, CONTAINERS)
+        return not isinstance(m, nn.Sequential)
 
 
 def _cut(body: nn.Module, graph: fx.Graph, names: Sequence[str], batches: Sequence[Tensor]) -> Split | None:
