@@ -11,14 +11,16 @@ from torch import Tensor
 
 from foretaste import probes as probe_table
 from foretaste.attacks.base import Knowledge
+from foretaste.audit.certifying import Vote, resolved, voted_twin
 from foretaste.audit.known import Known, Loan, know, lend
 from foretaste.audit.parts import Note, embed_parts, feature_parts
 from foretaste.audit.retrain import Countered, countered_twin
-from foretaste.audit.screening import Screened, configured_filters, screened_twin
+from foretaste.audit.screening import Screened, configured_defences, screened_twin
 from foretaste.audit.spec import AuditSpec
 from foretaste.data import load, split
 from foretaste.data.split import Split
 from foretaste.defences.base import Filter
+from foretaste.defences.certified.base import CertifiedHead
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import SpecError
@@ -59,6 +61,8 @@ class Pipeline:
         countered: the headline probe on the clean training rows after each countermeasure that changes them.
         filters: the defender's, by their key in the record.
         screened: what each filter makes of the clean training rows.
+        certified: the defender's certified heads, by their key in the record.
+        voted: these on the clean training rows.
         seconds: spent on each stage.
         notes: what the record should say about the pipeline itself.
     """
@@ -75,6 +79,8 @@ class Pipeline:
     countered: dict[str, Countered] = field(default_factory=dict)
     filters: dict[str, Filter] = field(default_factory=dict)
     screened: dict[str, Screened] = field(default_factory=dict)
+    certified: dict[str, CertifiedHead] = field(default_factory=dict)
+    voted: dict[str, Vote] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -191,7 +197,9 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         ForetasteError: bad data, a bad encoder or a setting that does not fit them.
     """
     runtime = make_runtime(spec.device)
-    probes, filters = configured_probes(spec), configured_filters(spec)
+    probes, defences = configured_probes(spec), configured_defences(spec)
+    filters = {key: one for key, one in defences.items() if isinstance(one, Filter)}
+    certified = {key: one for key, one in defences.items() if isinstance(one, CertifiedHead)}
     seconds: dict[str, float] = {}
     notes: list[str] = []
     images, encoder, cache = None, None, FeatureCache()
@@ -223,15 +231,28 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         fitted[key] = probe.fit(train.z, train.y, len(train.classes), 0, runtime)
     predictions = {key: one.predict(test.z) for key, one in fitted.items()}
     pipeline = Pipeline(
-        spec, parts, images, encoder, runtime, probes, fitted, predictions, known, filters=filters, notes=tuple(notes)
+        spec,
+        parts,
+        images,
+        encoder,
+        runtime,
+        probes,
+        fitted,
+        predictions,
+        known,
+        filters=filters,
+        certified=certified,
+        notes=tuple(notes),
     )
     twins = countered_twin(pipeline)
     seconds["fit"] = perf_counter() - start
     start = perf_counter()
     screened = screened_twin(pipeline, note)
-    if filters:
+    pipeline = replace(pipeline, certified=resolved(pipeline))
+    voted = voted_twin(pipeline, note)
+    if defences:
         seconds["defences"] = perf_counter() - start
-    return replace(pipeline, countered=twins, screened=screened, seconds=seconds)
+    return replace(pipeline, countered=twins, screened=screened, voted=voted, seconds=seconds)
 
 
 def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str, object]:

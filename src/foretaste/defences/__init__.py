@@ -8,6 +8,7 @@ from foretaste.tables import look_up
 
 if TYPE_CHECKING:
     from foretaste.defences.base import Filter
+    from foretaste.defences.certified.base import CertifiedHead
 
 DEFENCES: dict[str, tuple[str, str, str]] = {
     # name: (kind, where it is, one line)
@@ -61,20 +62,32 @@ DEFENCES: dict[str, tuple[str, str, str]] = {
         "foretaste.defences.filters.influence:Influence",
         "what a row adds to the loss of the defender's own clean rows, by the head's inverse Hessian",
     ),
+    "dpa": (
+        "certified",
+        "foretaste.defences.certified.dpa:DPA",
+        "deep partition aggregation: a vote of heads on hash partitions, of which a row can move one",
+    ),
+    "bagging": (
+        "certified",
+        "foretaste.defences.certified.bagging:Bagging",
+        "a vote of heads on few rows drawn with replacement",
+    ),
 }
 
 
-def find(name: str) -> type[Filter]:
+def find(name: str) -> type[Filter] | type[CertifiedHead]:
     """The class of a defence.
 
     Raises:
         SpecError: there is no such defence; the message lists what there is.
     """
-    found: type[Filter] = look_up("defence", {key: entry[1] for key, entry in DEFENCES.items()}, name)
+    found: type[Filter] | type[CertifiedHead] = look_up(
+        "defence", {key: entry[1] for key, entry in DEFENCES.items()}, name
+    )
     return found
 
 
-def configure(name: str, fields: dict[str, Any]) -> Filter:
+def configure(name: str, fields: dict[str, Any]) -> Filter | CertifiedHead:
     """A defence with the fields that a user typed; defaults for the rest.
 
     Raises:

@@ -109,8 +109,8 @@ def plan(pipeline: Pipeline) -> list[Trial]:
     spec = pipeline.spec
     # Probes with all their fields: a default that changes in a later version makes another trial.
     base = {**spec.base(), "probes": [probe.entry() for probe in pipeline.probes.values()]}
-    if pipeline.filters:
-        base["defences"] = [defence.entry() for defence in pipeline.filters.values()]
+    if defences := [*pipeline.filters.values(), *pipeline.certified.values()]:
+        base["defences"] = [defence.entry() for defence in defences]
     inputs = pipeline.inputs()
     trials = [Trial(TrialSpec(base=base, inputs=inputs, attack={"name": "none"}), None)]
     for attack in configured(spec):
@@ -178,5 +178,6 @@ def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
             moved, fits = trial.attack.planned(rows)
             # A filter: a fit at each rate, and scores that cost about two more.
             judged = 1 + len(pipeline.spec.countermeasures) + (len(RATES) + 2) * len(pipeline.filters)
+            judged += 2 * len(pipeline.certified)
             total += (3 * moved + rows) * per_image + (fits + judged) * per_fit
     return total

@@ -1,0 +1,144 @@
+"""Deep partition aggregation: every training row can move one vote (Levine and Feizi, ICLR 2021, section 3).
+
+Rows fall into partitions by a hash of their features alone, so that adding or taking away a row touches one partition,
+and giving a row another label touches one as well (SS-DPA, their section 4, with the encoder as the shared part). A
+base learner sees only the rows of its partition, in an order that the rows themselves decide. With n_c votes for class
+c, ties for the smaller class and c1 the winner, a touched partition can at most take a vote from c1 and give it to
+another, so the prediction stands for as many touched partitions as
+
+    min over c of floor((n_c1 - n_c - [c < c1]) / 2).
+
+Base learners are computed in float64, each from its own rows; the certificate takes their votes as exact.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from foretaste.defences.base import TrainingRows
+from foretaste.defences.certified.base import Certified, CertifiedHead, FittedCertified
+from foretaste.defences.certified.few_rows import Groups
+from foretaste.errors import SpecError
+
+COUNTS = (10, 25, 50, 100, 250, 500, 1000, 2000)
+"""Partitions that `chosen` chooses among, as far as there are rows."""
+LEAST = 4
+"""Rows per partition that `chosen` leaves, on average."""
+
+
+class DPA(CertifiedHead):
+    """A vote of one base learner per hash partition of the training rows; each row can move one vote."""
+
+    name: ClassVar[str] = "dpa"
+    certain: ClassVar[bool] = True
+    partitions: int | None = Field(
+        default=None,
+        ge=1,
+        description="base learners; in an audit, none: the count that certifies most validation rows at the largest "
+        "budget",
+    )
+
+    def fit(self, rows: TrainingRows, seed: int = 0) -> FittedCertified:
+        """See `CertifiedHead.fit`; the seed changes nothing.
+
+        Raises:
+            SpecError: no number of partitions. It must not depend on the training rows: see `chosen`.
+        """
+        if self.partitions is None:
+            raise SpecError("dpa: a number of partitions", got="none", do="pass partitions=250, or call `chosen`")
+        self._need(rows, self.partitions, "one for each partition")
+        groups = partition(rows.z, rows.y, self.partitions)
+        votes = self._fitted(rows, groups)
+
+        def certify(z: Tensor) -> Certified:
+            return plurality(votes(z))
+
+        return FittedCertified(certify, {"fewest rows": float(groups.sizes.min()), "rows": len(rows) / self.partitions})
+
+    def changes(self, added: int, relabelled: int, replaced: int) -> int:
+        """Partitions touched at most: one by a row that comes, goes or gets another label, two by one that moves."""
+        return added + relabelled + 2 * replaced
+
+    def chosen(self, rows: TrainingRows, z: Tensor, y: Tensor, added: int) -> Self:
+        """With the number of partitions that certifies most of other rows where `added` rows may be poison.
+
+        Choose on rows that no attacker reached, and before the rows in question are seen: a number that the poison
+        could sway would move all votes at once.
+
+        Args:
+            rows: clean training rows, as many as there will be.
+            z: float [k, d], rows to certify that are not among them.
+            y: int64 [k], their labels.
+            added: poisoned rows to reckon with.
+
+        Raises:
+            DataError: too few rows for any.
+        """
+        fitting = [count for count in COUNTS if count * LEAST <= len(rows)]
+        self._need(rows, COUNTS[0] * LEAST, f"{LEAST} for each of {COUNTS[0]} partitions")
+        changes, best, most = self.changes(added, 0, 0), self, (-1.0, -1.0)
+        for count in fitting:
+            one = self.model_copy(update={"partitions": count})
+            found = one.fit(rows).certify(z)
+            # The most accurate where several certify as much, such as nothing at all.
+            score = float(found.at(y, changes).double().mean()), float(found.at(y, 0).double().mean())
+            if score > most:
+                best, most = one, score
+        return best
+
+
+def partition(z: Tensor, y: Tensor, count: int) -> Groups:
+    """Rows by the hash of their features, int64 places; inside a partition in the order of hash and label.
+
+    Args:
+        z: float32 [n, d].
+        y: int64 [n]; it decides the order of rows with equal features, never their partition.
+        count: partitions.
+    """
+    hashed = hash_rows(z)
+    place = hashed.remainder(count)
+    order = y.argsort(stable=True)
+    order = order[hashed[order].argsort(stable=True)]
+    order = order[place[order].argsort(stable=True)]
+    return Groups(order, torch.bincount(place, minlength=count))
+
+
+def hash_rows(z: Tensor) -> Tensor:
+    """A number in [0, 2^62) of each row's bits, int64 [n]: the same on every machine and whatever the other rows are.
+
+    A sum of words times odd constants, mixed as by splitmix64 (Steele, Lea and Flood 2014). It need not withstand an
+    attacker who chooses where his rows fall: the certificate already grants him the best places.
+    """
+    words = (z.float() + 0.0).contiguous().view(torch.int32).long()  # + 0.0: one zero
+    factors = _mix(torch.arange(1, z.shape[1] + 1) * _GOLDEN) | 1
+    hashed: Tensor = _mix((_mix(words) * factors).sum(1)) & (2**62 - 1)
+    return hashed
+
+
+_GOLDEN, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # as signed 64-bit numbers
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser in wrapping int64 arithmetic."""
+    x = (x ^ _shifted(x, 30)) * _FIRST
+    x = (x ^ _shifted(x, 27)) * _SECOND
+    mixed: Tensor = x ^ _shifted(x, 31)
+    return mixed
+
+
+def _shifted(x: Tensor, by: int) -> Tensor:
+    """Logical shift to the right: torch's own keeps the sign."""
+    return (x >> by) & (2 ** (64 - by) - 1)
+
+
+def plurality(votes: Tensor) -> Certified:
+    """Winner and radius of votes int64 [k, C], ties for the smaller class."""
+    first = votes.argmax(1)  # the first of equals
+    classes = torch.arange(votes.shape[1])
+    gaps = votes.gather(1, first[:, None]) - votes - (classes < first[:, None]).long()  # [k, C]
+    gaps.scatter_(1, first[:, None], torch.iinfo(torch.int64).max)
+    return Certified(first, gaps.amin(1).div(2, rounding_mode="floor"))
