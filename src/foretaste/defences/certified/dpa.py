@@ -132,7 +132,8 @@ def _mix(x: Tensor) -> Tensor:
 
 def _shifted(x: Tensor, by: int) -> Tensor:
     """Logical shift to the right: torch's own keeps the sign."""
-    return (x >> by) & (2 ** (64 - by) - 1)
+    shifted: Tensor = (x >> by) & (2 ** (64 - by) - 1)
+    return shifted
 
 
 def plurality(votes: Tensor) -> Certified:

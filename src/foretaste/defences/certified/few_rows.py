@@ -1,9 +1,9 @@
 """Hundreds of linear heads on a few rows each, fitted together: what the certified heads vote with.
 
-A head on m rows of d features has its optimum among the combinations of its own rows, W = V' [x; 1] with V [m, C], so
-with m << d everything happens in the Gram matrix of the rows, [m, m]. Heads of like size are one batch; rows that fill
-a batch up have weight 0. Each head stops by its own gradient and is held still from then on, so that, to the rounding
-of float64, it depends on its own rows alone: the certificates rest on that.
+The optimum of a head on m rows of d features lies in the span of its own rows [x; 1], so with m <= d it is found in
+m coordinates instead of d + 1 (QR). Heads of like size are one batch; rows that fill a batch up have weight 0. Each
+head stops by its own gradient and is held still from then on, so that, to the rounding of float64, it depends on its
+own rows alone: the certificates rest on that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Learner = Literal["exact", "ridge", "prototype"]
 Standardise = Literal["none", "partition", "clean"]
 
 ENTRIES = 2**23
-"""Entries of the Gram matrices (and of the padded rows) that are held at once: 64 MiB of float64."""
+"""Entries of the padded rows that are held at once: 64 MiB of float64."""
 NEWTON, PRODUCTS, HALVINGS = 50, 60, 20
 """Bounds on Newton steps, on products with the Hessian in each, and on halvings of a step."""
 
@@ -39,15 +39,15 @@ class Groups:
     def batches(self, d: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Heads of like size: (heads int64 [b], rows int64 [b, m], bool [b, m] where there is a row).
 
-        m is the next multiple of 4 above the head's own size, so that no head's padding depends on another's rows.
+        m is the next multiple of 8 above the head's own size, so that no head's padding depends on another's rows.
         """
         starts = self.sizes.cumsum(0) - self.sizes
-        widths = (self.sizes + 3) // 4 * 4
+        widths = (self.sizes + 7) // 8 * 8
         for width in widths.unique().tolist():
             if not width:
                 continue
             heads = (widths == width).nonzero()[:, 0]
-            for part in heads.split(max(1, ENTRIES // (width * max(width, d + 1)))):
+            for part in heads.split(max(1, ENTRIES // (width * (d + 1)))):
                 place = torch.arange(width).expand(len(part), -1)
                 there = place < self.sizes[part][:, None]
                 yield part, self.rows[torch.where(there, starts[part][:, None] + place, starts[part][:, None])], there
@@ -91,10 +91,10 @@ def fit_heads(
             weight = _prototypes(x, targets, shrinkage)
         else:
             a = torch.cat([x, there[:, :, None].double()], 2)  # [b, m, d + 1]
-            gram = a @ a.mT
+            few, basis = _coordinates(a)
             rule = _exact if learner == "exact" else _least_squares
-            dual = rule(gram, targets, there, ridge, tolerance)
-            weight = dual.mT @ a
+            value = rule(few, targets, there, ridge, tolerance)
+            weight = (value if basis is None else basis @ value).mT
         if mean is not None and scale is not None:
             weight[:, :, :-1] /= scale
             weight[:, :, -1] -= (weight[:, :, :-1] * mean).sum(2)
@@ -122,26 +122,32 @@ def _prototypes(x: Tensor, targets: Tensor, shrinkage: float) -> Tensor:
     return torch.cat([means, bias], 2)
 
 
-def _least_squares(gram: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
-    """V of the closed form (G + ridge m I) V = Y, [b, m, C]."""
+def _coordinates(a: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rows [b, m, d + 1] in as few coordinates as they need, [b, m, q], and the basis [b, d + 1, q]; None: the same."""
+    if a.shape[1] >= a.shape[2]:
+        return a, None
+    basis, triangle = torch.linalg.qr(a.mT)
+    return triangle.mT, basis
+
+
+def _least_squares(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
+    """V of the closed form (X'X + ridge m I) V = X'Y, [b, q, C]."""
     count = there.sum(1)[:, None].double()
-    return torch.cholesky_solve(targets, torch.linalg.cholesky(gram + torch.diag_embed(ridge * count.expand_as(there))))
+    normal = x.mT @ x + torch.diag_embed(ridge * count.expand(-1, x.shape[2]))
+    return torch.cholesky_solve(x.mT @ targets, torch.linalg.cholesky(normal))
 
 
-def _exact(gram: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
-    """V of the softmax optimum, by Newton's method with conjugate gradients (Nocedal and Wright, section 7.1).
-
-    In V [b, m, C] the gradient of F is A' r with r = (P - Y) / m + ridge V, and its Hessian A' (D G / m + ridge) with D
-    the softmax's weights; both are self-adjoint in the inner product <u, v> = tr(u' G v), in which the iteration runs.
-    """
+def _exact(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
+    """V [b, q, C] of the softmax optimum, by Newton's method with conjugate gradients (Nocedal and Wright, 7.1)."""
     classes = targets.shape[2]
     share = there[:, :, None] / there.sum(1)[:, None, None].double()  # [b, m, 1], 1 / m or 0
-    # At V = 0, D is (I - 1 1' / C) / C: with that, one matrix per head serves all classes.
-    eye = torch.eye(gram.shape[1], dtype=gram.dtype)
-    near = torch.linalg.inv(gram * share / classes + ridge * eye)
-    dual, scores = torch.zeros_like(targets), torch.zeros_like(targets)
-    loss, p, r = _at(dual, scores, targets, share, ridge)
-    norms = _inner(r, gram @ r)
+    # At V = 0 the softmax's weights are (I - 1 1' / C) / C: with that, one matrix per head serves all classes.
+    near = x.mT @ (x * share / classes)
+    near.diagonal(dim1=1, dim2=2).add_(ridge)
+    near = torch.cholesky_inverse(torch.linalg.cholesky(near))
+    value = torch.zeros(len(x), x.shape[2], classes, dtype=x.dtype)
+    loss, p, gradient = _at(x, value, targets, share, ridge)
+    norms = gradient.square().sum((1, 2))
     start = norms.clamp(min=1e-24)
     limit = tolerance**2 * start
     running = norms > limit
@@ -149,62 +155,55 @@ def _exact(gram: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance
         live = running.nonzero()[:, 0]
         if not len(live):
             break
-        g, w = gram[live], share[live]
+        rows, y, w = x[live], targets[live], share[live]
         # Solve roughly while far away (equation 7.3), and never beyond what the last step asks for.
         forcing = torch.maximum((norms[live] / start[live]).sqrt().clamp(max=0.09), 0.09 * limit[live] / norms[live])
-        step, image = _newton_step(g, near[live], p[live], r[live], w, ridge, forcing)
-        slope = _inner(r[live], image)
-        length = torch.ones(len(live), 1, 1, dtype=gram.dtype)
+        step = _newton_step(rows, near[live], p[live], gradient[live], w, ridge, forcing)
+        slope = (gradient[live] * step).sum((1, 2))
+        length = torch.ones(len(live), 1, 1, dtype=x.dtype)
         for _ in range(HALVINGS):
-            moved, seen = dual[live] - length * step, scores[live] - length * image
-            new_loss, new_p, new_r = _at(moved, seen, targets[live], w, ridge)
-            new_norms = _inner(new_r, g @ new_r)
+            moved = value[live] - length * step
+            new_loss, new_p, new_gradient = _at(rows, moved, y, w, ridge)
+            new_norms = new_gradient.square().sum((1, 2))
             better = new_loss <= loss[live] - 1e-4 * length[:, 0, 0] * slope
             better |= (new_loss <= loss[live] + 1e-12) & (new_norms < norms[live])  # flat to rounding
             if bool(better.all()):
                 break
             length = torch.where(better[:, None, None], length, length / 2)
         kept = live[better]
-        dual[kept], scores[kept], p[kept], r[kept] = moved[better], seen[better], new_p[better], new_r[better]
+        value[kept], p[kept], gradient[kept] = moved[better], new_p[better], new_gradient[better]
         loss[kept], norms[kept] = new_loss[better], new_norms[better]
         running[live] = better & (new_norms > limit[live])  # where nothing is better, rounding has the last word
-    return dual
+    return value
 
 
-def _at(dual: Tensor, scores: Tensor, targets: Tensor, share: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """F [b], P and r, both [b, m, C], at V with G V = scores."""
-    log_p = torch.log_softmax(scores, 2)
-    loss = -(share * targets * log_p).sum((1, 2)) + ridge / 2 * _inner(dual, scores)
+def _at(x: Tensor, value: Tensor, targets: Tensor, share: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
+    """F [b], P [b, m, C] and dF/dV [b, q, C]."""
+    log_p = torch.log_softmax(x @ value, 2)
+    loss = -(share * targets * log_p).sum((1, 2)) + ridge / 2 * value.square().sum((1, 2))
     p = log_p.exp()
-    return loss, p, share * (p - targets) + ridge * dual
+    return loss, p, x.mT @ (share * (p - targets)) + ridge * value
 
 
 def _newton_step(
-    gram: Tensor, near: Tensor, p: Tensor, r: Tensor, share: Tensor, ridge: float, forcing: Tensor
-) -> tuple[Tensor, Tensor]:
-    """H^-1 r and G times it, [b, m, C] each, to `forcing` of the residual, squared and in the norm of `near`, [b]."""
+    x: Tensor, near: Tensor, p: Tensor, gradient: Tensor, share: Tensor, ridge: float, forcing: Tensor
+) -> Tensor:
+    """H^-1 of the gradient [b, q, C], to `forcing` [b] of the residual, squared and in the norm of `near`."""
     weight = share * p
-    step, image = torch.zeros_like(r), torch.zeros_like(r)
-    rest, direction, along = r, torch.zeros_like(r), torch.zeros_like(r)
+    step, direction, rest = torch.zeros_like(gradient), torch.zeros_like(gradient), gradient
     first = before = torch.ones_like(forcing)
     for product in range(PRODUCTS):
         conditioned = near @ rest
-        pushed = gram @ conditioned
-        now = _inner(rest, pushed)
+        now = (rest * conditioned).sum((1, 2))
         if not product:
             first = before = now
         going = now > forcing * first  # a head that is done gets steps of 0
         if not bool(going.any()):
             break
-        ratio = torch.where(going, now / before, 0.0)[:, None, None]
-        direction, along = conditioned + ratio * direction, pushed + ratio * along
-        turned = weight * along
-        turned = turned - p * turned.sum(2, keepdim=True) + ridge * direction
-        size = torch.where(going, now / _inner(turned, along), 0.0)[:, None, None]
-        step, image, rest = step + size * direction, image + size * along, rest - size * turned
-        before = now
-    return step, image
-
-
-def _inner(left: Tensor, right: Tensor) -> Tensor:
-    return (left * right).sum((1, 2))
+        direction = conditioned + torch.where(going, now / before, 0.0)[:, None, None] * direction
+        scores = x @ direction
+        turned = weight * scores
+        image = x.mT @ (turned - p * turned.sum(2, keepdim=True)) + ridge * direction
+        size = torch.where(going, now / (direction * image).sum((1, 2)), 0.0)[:, None, None]
+        step, rest, before = step + size * direction, rest - size * image, now
+    return step
