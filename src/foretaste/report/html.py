@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from foretaste.report import defences, details, evidence, plots, tables
+from foretaste.report import bracket, defences, details, evidence, plots, tables
 from foretaste.report.naming import class_name
 from foretaste.report.summary import Summary
 from foretaste.report.verdict import Sentence
@@ -29,7 +29,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
     steered = plots.steered(summary.weights)
     objectives = details.objectives(summary)
     projections = details.projections(summary)
-    shown = [*curves, *([steered] if steered else []), *projections, *objectives]
+    brackets = bracket.figures(summary)
+    shown = [*curves, *brackets, *([steered] if steered else []), *projections, *objectives]
     topics: dict[str, list[Sentence]] = {}
     for sentence in verdict:
         topics.setdefault(sentence.topic, []).append(sentence)
@@ -53,6 +54,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             labelled=tables.labelled(summary),
             judged=tables.judged(summary),
             defences=defences.table(summary),
+            brackets=brackets,
+            bracket=bracket.table(summary),
             weights=tables.weights(summary),
             pairs=tables.pairs(summary),
             failures=tables.failures(summary),

@@ -157,8 +157,11 @@ def _exact(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: f
             break
         rows, y, w = x[live], targets[live], share[live]
         # Solve roughly while far away (equation 7.3), and never beyond what the last step asks for.
-        forcing = torch.maximum((norms[live] / start[live]).sqrt().clamp(max=0.09), 0.09 * limit[live] / norms[live])
-        step = _newton_step(rows, near[live], p[live], gradient[live], w, ridge, forcing)
+        forcing = torch.maximum((norms[live] / start[live]).sqrt().clamp(max=0.25), 0.09 * limit[live] / norms[live])
+        # In float32, which only steers; what decides, and where the optimum is, stays in float64.
+        step = _newton_step(
+            rows.float(), near[live].float(), p[live].float(), gradient[live].float(), w.float(), forcing.float(), ridge
+        ).double()
         slope = (gradient[live] * step).sum((1, 2))
         length = torch.ones(len(live), 1, 1, dtype=x.dtype)
         for _ in range(HALVINGS):
@@ -186,7 +189,7 @@ def _at(x: Tensor, value: Tensor, targets: Tensor, share: Tensor, ridge: float) 
 
 
 def _newton_step(
-    x: Tensor, near: Tensor, p: Tensor, gradient: Tensor, share: Tensor, ridge: float, forcing: Tensor
+    x: Tensor, near: Tensor, p: Tensor, gradient: Tensor, share: Tensor, forcing: Tensor, ridge: float
 ) -> Tensor:
     """H^-1 of the gradient [b, q, C], to `forcing` [b] of the residual, squared and in the norm of `near`."""
     weight = share * p
