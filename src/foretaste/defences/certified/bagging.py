@@ -22,7 +22,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
-from foretaste.defences.certified.base import Certified, CertifiedHead, FittedCertified
+from foretaste.defences.certified.base import Certified, CertifiedHead, FittedCertified, count_votes
 from foretaste.defences.certified.few_rows import Groups
 from foretaste.runtime import stream
 
@@ -45,11 +45,11 @@ class Bagging(CertifiedHead):
         self._need(rows, self.bag, "as many as a bag holds")
         random = stream(seed, "defence")
         drawn = torch.randint(len(rows), (self.learners, self.bag), generator=random).sort(1).values
-        votes = self._fitted(rows, Groups(drawn.flatten(), torch.full((self.learners,), self.bag)))
+        blocks = self._fitted(rows, Groups(drawn.flatten(), torch.full((self.learners,), self.bag)))
         reach = worst_case(len(rows), self.bag)
 
         def certify(z: Tensor) -> Certified:
-            counts = votes(z)
+            counts = torch.cat([count_votes(scores) for scores in blocks(z)])
             first, low, high = bounds(counts, self.alpha / max(1, len(z)))
             return Certified(first, radii(low - high, reach))
 

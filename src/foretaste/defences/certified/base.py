@@ -7,7 +7,7 @@ encoder moves every base learner at once, and no radius says anything about that
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -116,8 +116,11 @@ class CertifiedHead(Method):
 
         return view
 
-    def _fitted(self, rows: TrainingRows, groups: Groups) -> Callable[[Tensor], Tensor]:
-        """Fit a base learner per group: a function of z [k, d] to votes int64 [k, C]. An empty group has no vote."""
+    def _fitted(self, rows: TrainingRows, groups: Groups) -> Callable[[Tensor], Iterator[Tensor]]:
+        """Fit a base learner per group: a function of z [k, d] to blocks of scores, see `score_blocks`.
+
+        An empty group has no vote.
+        """
         view = self._view(rows)
         weight = fit_heads(
             view(rows.z),
@@ -129,7 +132,7 @@ class CertifiedHead(Method):
             shrinkage=self.shrinkage,
             standardise=self.standardise == "partition",
         )[groups.sizes > 0]
-        return lambda z: count_votes(weight, view(z))
+        return lambda z: score_blocks(weight, view(z))
 
     def _need(self, rows: TrainingRows, least: int, what: str) -> None:
         if len(rows) < least:
@@ -138,13 +141,16 @@ class CertifiedHead(Method):
             )
 
 
-def count_votes(weight: Tensor, x: Tensor) -> Tensor:
-    """Votes int64 [k, C] on x float64 [k, d] of heads float64 [P, C, d + 1], a tied head for its smallest class."""
+def score_blocks(weight: Tensor, x: Tensor) -> Iterator[Tensor]:
+    """Scores float64 [b, P, C] of heads float64 [P, C, d + 1] on blocks of x float64 [k, d], in order."""
     heads, classes, _ = weight.shape
-    votes = torch.zeros(len(x), classes, dtype=torch.int64)
     slopes, biases = weight[:, :, :-1].flatten(0, 1).T, weight[:, :, -1].flatten()  # [d, P C] and [P C]
-    size = max(1, BLOCK // (heads * classes))
-    for block, out in zip(x.split(size), votes.split(size), strict=True):
-        chosen = (block @ slopes).add_(biases).view(len(block), heads, classes).argmax(2)  # [b, P]
-        out.scatter_add_(1, chosen, torch.ones_like(chosen))
-    return votes
+    for block in x.split(max(1, BLOCK // (heads * classes))):
+        yield (block @ slopes).add_(biases).view(len(block), heads, classes)
+
+
+def count_votes(scores: Tensor) -> Tensor:
+    """Votes int64 [b, C] by scores [b, P, C]; a head whose best classes are equal votes for the smallest."""
+    chosen = scores.argmax(2)  # [b, P], the first of equals
+    votes = torch.zeros(len(scores), scores.shape[2], dtype=torch.int64)
+    return votes.scatter_add_(1, chosen, torch.ones_like(chosen))

@@ -8,24 +8,29 @@ another, so the prediction stands for as many touched partitions as
 
     min over c of floor((n_c1 - n_c - [c < c1]) / 2).
 
+With `election=run-off` the two classes with most votes meet in a second round, in which each base learner votes for the
+one that it scores higher (run-off elections, Rezaei et al., ICML 2023, section 4; the bounds are in `run_off`).
+
 Base learners are computed in float64, each from its own rows; the certificate takes their votes as exact.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
-from foretaste.defences.certified.base import Certified, CertifiedHead, FittedCertified
+from foretaste.defences.certified.base import Certified, CertifiedHead, FittedCertified, count_votes
 from foretaste.defences.certified.few_rows import Groups
 from foretaste.errors import SpecError
 
 COUNTS = (10, 25, 50, 100, 250, 500, 1000, 2000)
 """Partitions that `chosen` chooses among, as far as there are rows."""
+ALIKE = 1e-4
+"""Scores closer than this are a tie in round two."""
 LEAST = 4
 """Rows per partition that `chosen` leaves, on average."""
 
@@ -41,6 +46,10 @@ class DPA(CertifiedHead):
         description="base learners; in an audit, none: the count that certifies most validation rows at the largest "
         "budget",
     )
+    election: Literal["plurality", "run-off"] = Field(
+        default="plurality",
+        description="most votes wins, or the two classes with most votes go into a second round between them",
+    )
 
     def fit(self, rows: TrainingRows, seed: int = 0) -> FittedCertified:
         """See `CertifiedHead.fit`; the seed changes nothing.
@@ -52,10 +61,11 @@ class DPA(CertifiedHead):
             raise SpecError("dpa: a number of partitions", got="none", do="pass partitions=250, or call `chosen`")
         self._need(rows, self.partitions, "one for each partition")
         groups = partition(rows.z, rows.y, self.partitions)
-        votes = self._fitted(rows, groups)
+        blocks = self._fitted(rows, groups)
 
         def certify(z: Tensor) -> Certified:
-            return plurality(votes(z))
+            found = [run_off(s) if self.election == "run-off" else plurality(count_votes(s)) for s in blocks(z)]
+            return Certified(torch.cat([one.predictions for one in found]), torch.cat([one.radii for one in found]))
 
         return FittedCertified(certify, {"fewest rows": float(groups.sizes.min()), "rows": len(rows) / self.partitions})
 
@@ -143,3 +153,46 @@ def plurality(votes: Tensor) -> Certified:
     gaps = votes.gather(1, first[:, None]) - votes - (classes < first[:, None]).long()  # [k, C]
     gaps.scatter_(1, first[:, None], torch.iinfo(torch.int64).max)
     return Certified(first, gaps.amin(1).div(2, rounding_mode="floor"))
+
+
+def _duel(left: Tensor, right: Tensor) -> Tensor:
+    """Votes of round two, int64: 1 for left, -1 for right, 0 where a head tells them apart no better than rounding.
+
+    A head without rows of either class scores both alike; a tie broken by number would favour the smaller class.
+    """
+    return (left > right + ALIKE).long() - (right > left + ALIKE).long()
+
+
+def run_off(scores: Tensor) -> Certified:
+    """Winner and radius of the two rounds by scores [b, P, C], C >= 2, ties for the smaller class.
+
+    A base learner that changes takes at most one vote from a class and gives it to another, in each round. The winner w
+    falls in one of two ways, and the radius is one less than the cheaper takes:
+
+    - Two classes a and b get ahead of it in round one. With D_a the votes that a lacks, a change lowers D_a and D_b by
+      at most 2 each and their sum by at most 3, so it takes max(D_a / 2, D_b / 2, (D_a + D_b) / 3), rounded up.
+    - A class c beats it in round two, and got there: half of what c lacks there, and half of what it lacks in round one
+      to be ahead of every class but w, whichever is more, rounded up.
+    """
+    votes = count_votes(scores)  # [b, C]
+    b, classes = votes.shape
+    index, at = torch.arange(classes), torch.arange(b)
+    ranked = (votes * classes - index).argsort(1, descending=True)  # distinct: ties for the smaller class
+    one, two = ranked[:, :2].sort(1).values.T  # the smaller class first
+    for_one = _duel(scores[at, :, one], scores[at, :, two]).sum(1)
+    first = torch.where(for_one >= 0, one, two)
+    lacks_two = _duel(scores[at, :, first][:, :, None], scores).sum(1) + (index > first[:, None]).long()  # [b, C]
+    # What column c lacks in round one to be ahead of row x, [b, x, c]; of w and of itself it need not be.
+    lacks = votes[:, :, None] - votes[:, None, :] + (index[:, None] < index).long()
+    lacks_one = lacks.clone()
+    lacks_one[:, index, index] = lacks_one[at, first] = -scores.shape[1]
+    cost = (torch.maximum(lacks_two, lacks_one.amax(1)) + 1).div(2, rounding_mode="floor")
+    cost[at, first] = torch.iinfo(torch.int64).max
+    least = cost.amin(1)
+    if classes > 2:
+        ahead = lacks[at, first]  # what each class lacks to be ahead of w, [b, C]
+        ahead[at, first] = scores.shape[1] + 1
+        near, far = ahead.sort(1).values[:, :2].T
+        pair = torch.maximum((far + 1).div(2, rounding_mode="floor"), (near + far + 2).div(3, rounding_mode="floor"))
+        least = torch.minimum(least, pair)
+    return Certified(first, least - 1)
