@@ -271,7 +271,7 @@ def test_changes_count_touched_partitions() -> None:
 def test_chosen_partitions_certify_most() -> None:
     rows, other = lent(400), lent(120, 9)
     for added in (1, 20):
-        chosen = DPA(head="ridge").chosen(rows, other.z, other.y, added)
+        chosen = DPA(head="ridge").chosen(rows, other.z, other.y, (added,))
         scores = {
             count: float(
                 DPA(head="ridge", partitions=count).fit(rows).certify(other.z).at(other.y, added).double().mean()

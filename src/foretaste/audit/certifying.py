@@ -156,9 +156,8 @@ def _shares(pipeline: Pipeline, head: CertifiedHead) -> dict[float, int]:
 def _chosen(pipeline: Pipeline, head: DPA) -> DPA:
     """On the defender's clean rows, or else on the validation rows, of which there always are some."""
     other = pipeline.parts.get("clean", pipeline.parts["validation"])
-    most = max(pipeline.spec.budgets)
     rows = _rows(pipeline, pipeline.train.z, pipeline.train.y)
-    return head.chosen(rows, other.z, other.y, poisoned_rows(most, len(pipeline.train)))
+    return head.chosen(rows, other.z, other.y, list(_shares(pipeline, head).values()))
 
 
 def _fit(pipeline: Pipeline, key: str, z: Tensor, y: Tensor, seed: int) -> Certified:

@@ -16,6 +16,7 @@ Base learners are computed in float64, each from its own rows; the certificate t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -31,6 +32,8 @@ COUNTS = (10, 25, 50, 100, 250, 500, 1000, 2000)
 """Partitions that `chosen` chooses among, as far as there are rows."""
 ALIKE = 1e-4
 """Scores closer than this are a tie in round two."""
+WORTH = 0.05
+"""Certified share of the rows below which `chosen` looks at fewer poisoned rows."""
 LEAST = 4
 """Rows per partition that `chosen` leaves, on average."""
 
@@ -44,7 +47,7 @@ class DPA(CertifiedHead):
         default=None,
         ge=1,
         description="base learners; in an audit, none: the count that certifies most validation rows at the largest "
-        "budget",
+        "budget that it can do anything about",
     )
     election: Literal["plurality", "run-off"] = Field(
         default="plurality",
@@ -73,8 +76,8 @@ class DPA(CertifiedHead):
         """Partitions touched at most: one by a row that comes, goes or gets another label, two by one that moves."""
         return added + relabelled + 2 * replaced
 
-    def chosen(self, rows: TrainingRows, z: Tensor, y: Tensor, added: int) -> Self:
-        """With the number of partitions that certifies most of other rows where `added` rows may be poison.
+    def chosen(self, rows: TrainingRows, z: Tensor, y: Tensor, added: Sequence[int]) -> Self:
+        """With the number of partitions that certifies most of other rows where so many rows may be poison.
 
         Choose on rows that no attacker reached, and before the rows in question are seen: a number that the poison
         could sway would move all votes at once.
@@ -83,22 +86,20 @@ class DPA(CertifiedHead):
             rows: clean training rows, as many as there will be.
             z: float [k, d], rows to certify that are not among them.
             y: int64 [k], their labels.
-            added: poisoned rows to reckon with.
+            added: poisoned rows to reckon with. The largest number counts at which some number of partitions certifies
+                a share of at least `WORTH`; where there is none, the vote is to be as accurate as can be.
 
         Raises:
             DataError: too few rows for any.
         """
-        fitting = [count for count in COUNTS if count * LEAST <= len(rows)]
         self._need(rows, COUNTS[0] * LEAST, f"{LEAST} for each of {COUNTS[0]} partitions")
-        changes, best, most = self.changes(added, 0, 0), self, (-1.0, -1.0)
-        for count in fitting:
-            one = self.model_copy(update={"partitions": count})
-            found = one.fit(rows).certify(z)
-            # The most accurate where several certify as much, such as nothing at all.
-            score = float(found.at(y, changes).double().mean()), float(found.at(y, 0).double().mean())
-            if score > most:
-                best, most = one, score
-        return best
+        fitting = [self.model_copy(update={"partitions": n}) for n in COUNTS if n * LEAST <= len(rows)]
+        found = [(one.fit(rows).certify(z), one) for one in fitting]
+        for changes in [*(self.changes(number, 0, 0) for number in sorted(added, reverse=True)), 0]:
+            shares = [float(certified.at(y, changes).double().mean()) for certified, _ in found]
+            if max(shares) >= WORTH or not changes:
+                break
+        return found[shares.index(max(shares))][1]
 
 
 def partition(z: Tensor, y: Tensor, count: int) -> Groups:
