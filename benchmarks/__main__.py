@@ -27,7 +27,7 @@ from rich.table import Table
 
 from foretaste.runtime import machine, versions
 
-BENCHES = ("embed", "head", "exact", "canceling", "inverse", "matching", "pacl", "bad_encoder", "scaling")
+BENCHES = ("embed", "head", "certified", "exact", "canceling", "inverse", "matching", "pacl", "bad_encoder", "scaling")
 RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 

@@ -18,6 +18,10 @@ from pydantic import ValidationError
 import defences_fixture as toy
 from foretaste import defences
 from foretaste.defences.base import Filter, TrainingRows
+from foretaste.defences.certified.base import CertifiedHead
+from foretaste.defences.guards.base import Guard
+from foretaste.defences.repairs.base import Repair
+from foretaste.defences.scans.base import Scan
 from foretaste.errors import DataError, SpecError
 from foretaste.runtime import digest_tensors
 
@@ -33,8 +37,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "trimmed": [{"rounds": 2}],
     "influence": [{}],
 }
-CASES = [defences.configure(name, fields) for name, settings in SETTINGS.items() for fields in settings]
+CASES: list[Any] = [defences.configure(name, fields) for name, settings in SETTINGS.items() for fields in settings]
 NEED_CLEAN = {"influence"}
+KINDS = {"filter": Filter, "certified": CertifiedHead, "scan": Scan, "repair": Repair, "guard": Guard}
 every = pytest.mark.parametrize("defence", CASES, ids=repr)
 
 
@@ -51,7 +56,7 @@ def test_the_suite_covers_the_table() -> None:
     assert set(SETTINGS) == {name for name, (kind, _, _) in defences.DEFENCES.items() if kind == "filter"}
     for name, (kind, _, line) in defences.DEFENCES.items():
         found = defences.find(name)
-        assert issubclass(found, Filter) == (kind == "filter")
+        assert issubclass(found, KINDS[kind])
         assert found.name == name and line and not line.endswith(".")
         assert found() == found.configure(), "every field has a default"
 

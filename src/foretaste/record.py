@@ -105,6 +105,27 @@ class Screening(Part):
     alarms: list[Alarm] = Field(description="by false-alarm rate, ascending")
 
 
+class CertifiedAccuracy(Part):
+    """The share of test rows that a certified head gets right whatever is done to so many training rows."""
+
+    share: float = Field(description="changes / clean training rows, or the budget that they stand for")
+    changes: int = Field(description="changes of the training rows, as the head counts them")
+    accuracy: Estimate = Field(description="test rows that are right with a radius of at least `changes`")
+
+
+class CertifiedScores(Part):
+    """One certified head on the training rows of a trial; no certificate covers an edited encoder."""
+
+    defence: dict[str, JsonValue] = Field(description="its name and every field, with nothing left open")
+    certain: bool = Field(description="the certificate holds for sure, or with a confidence over the head's own draws")
+    scores: ProbeScores = Field(description="accuracy of its vote; `clean`: on the clean rows")
+    predictions: str = Field(description="its test predictions, see pack_labels")
+    radii: str | None = Field(default=None, description="radius + 1 per test row, see pack_labels; clean twin only")
+    bounds: list[CertifiedAccuracy] = Field(
+        description="of the head on the clean rows: by share for the clean twin, at the attack's changes for a trial"
+    )
+
+
 class Steered(Part):
     """What one probe makes of the chosen image, without the attack and with it."""
 
@@ -206,6 +227,7 @@ class TrialRecord(Part):
     scores: dict[str, ProbeScores] = Field(default={}, description="by probe; the first is the headline")
     dropped: dict[str, Dropped] = Field(default={}, description="by score, of those under a filter")
     defences: dict[str, Screening] = Field(default={}, description="by filter, with the fields that were set")
+    certified: dict[str, CertifiedScores] = Field(default={}, description="by certified head, as in `defences`")
     target: TargetScores | None = None
     predictions: dict[str, str] = Field(default={}, description="test predictions by probe, see pack_labels")
     truth: str = Field(default="", description="test labels, see pack_labels")

@@ -13,16 +13,18 @@ from torch import Tensor
 from foretaste import probes as probe_table
 from foretaste.attacks.base import Knowledge
 from foretaste.audit.behind import Behind, Probes, fit_probes, predict
+from foretaste.audit.certifying import Vote, resolved, voted_twin
 from foretaste.audit.known import Known, Loan, know, lend
 from foretaste.audit.parts import Note, embed_parts, feature_parts
 from foretaste.audit.pool import Pool, open_pool
 from foretaste.audit.retrain import Countered, countered_twin
-from foretaste.audit.screening import Screened, configured_filters, screened_twin
+from foretaste.audit.screening import Screened, configured_defences, screened_twin
 from foretaste.audit.shared import Shared
 from foretaste.audit.spec import AuditSpec
 from foretaste.data import load, split
 from foretaste.data.split import Split
 from foretaste.defences.base import Filter
+from foretaste.defences.certified.base import CertifiedHead
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import SpecError
@@ -66,6 +68,8 @@ class Pipeline:
         pool: what the encoder goes on learning from; None where no attack on that is part of the audit.
         runs: of attacks on the encoder that trials share.
         twins: encoders that went on learning without poison, by seed.
+        certified: the defender's certified heads, by their key in the record.
+        voted: these on the clean training rows.
         seconds: spent on each stage.
         notes: what the record should say about the pipeline itself.
     """
@@ -85,6 +89,8 @@ class Pipeline:
     pool: Pool | None = None
     runs: Shared[Any] = field(default_factory=lambda: Shared(1))
     twins: Shared[Behind] = field(default_factory=lambda: Shared(16))
+    certified: dict[str, CertifiedHead] = field(default_factory=dict)
+    voted: dict[str, Vote] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -222,7 +228,9 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         ForetasteError: bad data, a bad encoder or a setting that does not fit them.
     """
     runtime = make_runtime(spec.device)
-    probes, filters = configured_probes(spec), configured_filters(spec)
+    probes, defences = configured_probes(spec), configured_defences(spec)
+    filters = {key: one for key, one in defences.items() if isinstance(one, Filter)}
+    certified = {key: one for key, one in defences.items() if isinstance(one, CertifiedHead)}
     seconds: dict[str, float] = {}
     notes: list[str] = []
     images, encoder, cache = None, None, FeatureCache()
@@ -260,15 +268,18 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         known,
         filters=filters,
         pool=_pool(spec, images),
+        certified=certified,
         notes=tuple(notes),
     )
     twins = countered_twin(pipeline)
     seconds["fit"] = perf_counter() - start
     start = perf_counter()
     screened = screened_twin(pipeline, note)
-    if filters:
+    pipeline = replace(pipeline, certified=resolved(pipeline))
+    voted = voted_twin(pipeline, note)
+    if defences:
         seconds["defences"] = perf_counter() - start
-    return replace(pipeline, countered=twins, screened=screened, seconds=seconds)
+    return replace(pipeline, countered=twins, screened=screened, voted=voted, seconds=seconds)
 
 
 def _fit(

@@ -32,6 +32,7 @@ from foretaste.record import Alarm, ProbeScores, Screening, pack_labels
 if TYPE_CHECKING:
     from foretaste.audit.parts import Note
     from foretaste.audit.pipeline import Pipeline
+    from foretaste.defences.certified.base import CertifiedHead
     from foretaste.features.file import FeatureSet
 
 RATES = (0.01, 0.05)
@@ -69,9 +70,14 @@ def configured_filters(spec: AuditSpec) -> dict[str, Filter]:
     Raises:
         SpecError: an unknown filter or field, or a filter twice with the same fields.
     """
-    filters = [configure(method.name, method.fields, "filter") for method in spec.defences]
-    found = {str(MethodSpec.of(one)): one for one in filters}
-    if len(found) < len(filters):
+    return {key: one for key, one in configured_defences(spec).items() if isinstance(one, Filter)}
+
+
+def configured_defences(spec: AuditSpec) -> dict[str, Filter | CertifiedHead]:
+    """The same of all kinds; raises as `configured_filters`."""
+    defences = [configure(method.name, method.fields, "filter", "certified") for method in spec.defences]
+    found = {str(MethodSpec.of(one)): one for one in defences}
+    if len(found) < len(defences):
         raise SpecError(
             "defences: each one once", got=", ".join(map(str, spec.defences)), do="drop one, or give it other fields"
         )

@@ -95,7 +95,7 @@ class AuditSpec(BaseModel):
         default=DEFAULT_COUNTERMEASURES, description="of the defender, each judged beside the headline"
     )
     defences: tuple[MethodSpec, ...] = Field(
-        default=(), description="filters of the defender, each scoring the training rows of the labelled-data trials"
+        default=(), description="filters and certified heads of the defender, on the rows of the labelled-data trials"
     )
     device: str = Field(default="auto", description="auto, cpu or cuda")
     precision: str = Field(

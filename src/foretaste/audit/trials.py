@@ -8,6 +8,7 @@ from torch import Tensor
 
 from foretaste.attacks.base import LabelledAttack, Poisoning, Progress, poisoned_rows, quiet
 from foretaste.audit.attempt import Attempt, Timer, record_of
+from foretaste.audit.certifying import Vote, certificate_checks, certificate_warnings, certified_scores, voted
 from foretaste.audit.exhibits import gallery, project
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings, controls, preflight
@@ -36,6 +37,7 @@ def clean_trial(pipeline: Pipeline, trial: TrialSpec, command: str) -> TrialReco
             "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
             "dropped": {key: one.dropped for key, one in twin.items() if one.dropped},
             "defences": {key: screening(pipeline, key, one) for key, one in pipeline.screened.items()},
+            "certified": {key: certified_scores(pipeline, key, one) for key, one in pipeline.voted.items()},
             "truth": pack_labels(truth.numpy()),
             "controls": yardsticks,
             "warnings": [
@@ -78,6 +80,11 @@ def labelled_trial(
         if pipeline.filters:
             with stage("defences"):
                 filtered = screened(pipeline, mixed, trial.seed)
+        votes: dict[str, Vote] = {}
+        if pipeline.certified:
+            with stage("defences"):
+                votes = voted(pipeline, mixed, at)
+            attempt.checks = [*attempt.checks, *certificate_checks(pipeline, votes)]
         truth = pipeline.test.y
         return {
             "digests": {"poison": digest_tensors(content_of(poisoning))},
@@ -85,7 +92,12 @@ def labelled_trial(
             "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
             "dropped": {key: one.dropped for key, one in others.items() if one.dropped},
             "defences": {key: screening(pipeline, key, one) for key, one in filtered.items()},
-            "warnings": [*attack_warnings(poisoning.ledger), *notes_of(others, filtered)],
+            "certified": {key: certified_scores(pipeline, key, one) for key, one in votes.items()},
+            "warnings": [
+                *attack_warnings(poisoning.ledger),
+                *notes_of(others, filtered),
+                *certificate_warnings(pipeline, votes),
+            ],
             "exhibits": gallery(pipeline, poisoning),
             "projection": project(pipeline, z, poisoning.y),
         }

@@ -68,7 +68,8 @@ def audit(
     defences: Annotated[
         str | None,
         typer.Option(
-            help="Filters of the training rows, as in --attacks: sphere,spectral:centred=false; default none."
+            help="Filters of the training rows and certified heads, as in --attacks: "
+            "sphere,spectral:centred=false,dpa:partitions=250; default none."
         ),
     ] = None,
     split: common.SplitShares = None,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SET_BY = {
     "filter": "foretaste audit --defences {name}:FIELD=VALUE",
+    "certified": "foretaste audit --defences {name}:FIELD=VALUE",
     "scan": "foretaste scan --scans {name}:FIELD=VALUE",
     "repair": "foretaste repair {name} SUSPECT.safetensors --FIELD VALUE",
     "guard": 'in Python, foretaste.defences.configure("{name}", {{"FIELD": VALUE}})',
@@ -40,7 +41,7 @@ def everything() -> str:
             "FOLDER": "FOLDER/class/*.png",
         },
         "countermeasures (--countermeasures)": dict(COUNTERMEASURES),
-        "defences (filters: audit --defences, scans: scan, repairs: repair)": {
+        "defences (filter, certified: audit --defences; scan: scan; repair: repair)": {
             name: f"[{kind}] {line}" for name, (kind, _, line) in DEFENCES.items()
         },
         "encoders (--encoder)": dict(ARCHITECTURES),

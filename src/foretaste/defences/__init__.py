@@ -58,6 +58,16 @@ DEFENCES: dict[str, tuple[str, str, str]] = {
         "foretaste.defences.filters.influence:Influence",
         "what a row adds to the loss of the defender's own clean rows, by the head's inverse Hessian",
     ),
+    "dpa": (
+        "certified",
+        "foretaste.defences.certified.dpa:DPA",
+        "deep partition aggregation: a vote of heads on hash partitions, of which a row can move one",
+    ),
+    "bagging": (
+        "certified",
+        "foretaste.defences.certified.bagging:Bagging",
+        "a vote of heads on few rows drawn with replacement",
+    ),
     "drift": (
         "scan",
         "foretaste.defences.scans.drift:Drift",
@@ -121,24 +131,24 @@ DEFENCES: dict[str, tuple[str, str, str]] = {
 }
 
 
-def find(name: str, kind: str | None = None) -> Any:
-    """The class of a defence: a `Filter`, `Scan`, `Repair` or `Guard`, as its kind in the table says.
+def find(name: str, *kinds: str) -> Any:
+    """The class of a defence: a `Filter`, `CertifiedHead`, `Scan`, `Repair` or `Guard`, as its kind in the table says.
 
     Args:
         name: as in the table.
-        kind: only a defence of this kind will do.
+        kinds: only a defence of one of these kinds will do; none: of any.
 
     Raises:
         SpecError: there is no such defence; the message lists what there is.
     """
-    places = {key: place for key, (own, place, _) in DEFENCES.items() if kind in (None, own)}
-    return look_up(kind or "defence", places, name)
+    places = {key: place for key, (kind, place, _) in DEFENCES.items() if not kinds or kind in kinds}
+    return look_up(" or ".join(kinds) or "defence", places, name)
 
 
-def configure(name: str, fields: dict[str, Any], kind: str | None = None) -> Any:
+def configure(name: str, fields: dict[str, Any], *kinds: str) -> Any:
     """A defence with the fields that a user typed; defaults for the rest.
 
     Raises:
-        SpecError: no such defence (of that kind), or a field is unknown or out of its range.
+        SpecError: no such defence (of these kinds), or a field is unknown or out of its range.
     """
-    return find(name, kind).configure(**fields)
+    return find(name, *kinds).configure(**fields)

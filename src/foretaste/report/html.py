@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from foretaste.report import defences, details, evidence, pairs, plots, tables
+from foretaste.report import bracket, defences, details, evidence, pairs, plots, tables
 from foretaste.report.figure import Plot
 from foretaste.report.naming import class_name
 from foretaste.report.summary import Summary
@@ -32,7 +32,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
     steering = _steering(summary)
     objectives = details.objectives(summary)
     projections = details.projections(summary)
-    shown = [*curves, *(one.plot for one in steering if one.plot), *projections, *objectives]
+    brackets = bracket.figures(summary)
+    shown = [*curves, *brackets, *(one.plot for one in steering if one.plot), *projections, *objectives]
     topics: dict[str, list[Sentence]] = {}
     for sentence in verdict:
         topics.setdefault(sentence.topic, []).append(sentence)
@@ -56,6 +57,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             labelled=tables.labelled(summary),
             judged=tables.judged(summary),
             defences=defences.table(summary),
+            brackets=brackets,
+            bracket=bracket.table(summary),
             failures=tables.failures(summary),
             clean=tables.clean(summary),
             cost=tables.cost(summary),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from foretaste.report import defences, evidence, pairs, tables
+from foretaste.report import bracket, defences, evidence, pairs, tables
 from foretaste.report.summary import Summary
 from foretaste.report.tables import Table
 from foretaste.report.verdict import Sentence
@@ -19,6 +19,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
         parts += _table(judged)
     if screened := defences.table(summary):
         parts += _table(screened)
+    if proven := bracket.table(summary):
+        parts += _table(proven)
     for threat in pairs.THREATS:
         found = threat.rows(summary)
         if not found and threat.key != "weights":

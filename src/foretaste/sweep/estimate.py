@@ -45,6 +45,7 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
         moved, fits = attack.planned(added)
         # A filter: a fit at each rate, and scores that cost about two more.
         judged = 1 + len(pipeline.spec.countermeasures) + (len(RATES) + 2) * len(pipeline.filters)
+        judged += 2 * len(pipeline.certified)
         looks = COPIES if isinstance(attack, TargetedAttack) else 0
         return BACKWARD * moved + added + 2 * looks, fits + judged
     if attack is None:

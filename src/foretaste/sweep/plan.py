@@ -139,8 +139,8 @@ def plan(pipeline: Pipeline) -> list[Trial]:
     spec = pipeline.spec
     # Probes with all their fields: a default that changes in a later version makes another trial.
     base = {**spec.base(), "probes": [probe.entry() for probe in pipeline.probes.values()]}
-    if pipeline.filters:
-        base["defences"] = [defence.entry() for defence in pipeline.filters.values()]
+    if defences := [*pipeline.filters.values(), *pipeline.certified.values()]:
+        base["defences"] = [defence.entry() for defence in defences]
     if pipeline.pool is not None:
         base["pretraining"] |= pipeline.pool.method.entry()
     inputs = pipeline.inputs()

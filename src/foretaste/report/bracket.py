@@ -1,0 +1,181 @@
+"""The bracket: between what attacks found and what a certificate proves lies the head's true worst case.
+
+On the plain head and on each certified head the lowest accuracy that any attack of the audit reached bounds the worst
+case from above; the certificate bounds that of the certified head from below. Both speak of the training rows alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretaste.record import Estimate, TrialRecord
+from foretaste.report.figure import Plot, bars, layout, named, plain, style
+from foretaste.report.naming import label
+from foretaste.report.numbers import accuracy, budget, percent
+from foretaste.report.summary import Summary
+from foretaste.report.tables import NONE, Line, Table
+
+CAVEAT = (
+    "The certificates count changes of the training rows. They take the encoder as given and say nothing about one "
+    "that was edited, which moves every vote at once. The attacks were made for the plain head."
+)
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The lowest accuracy that an attack reached, and which."""
+
+    accuracy: Estimate
+    attack: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One budget of one certified head.
+
+    Attributes:
+        share: poisoned rows / clean training rows; 0 is the clean twin.
+        plain: lowest accuracy of the plain head that an attack found; None where none was tried.
+        voted: of the certified head.
+        bound: certified accuracy at the most changes that the budget's attacks made, or that rows added would make.
+        changes: which are these.
+    """
+
+    share: float
+    plain: Worst | None
+    voted: Worst | None
+    bound: Estimate | None
+    changes: int
+
+
+def steps(summary: Summary, key: str) -> list[Step]:
+    """The clean twin, then every budget that was attacked or certified, ascending."""
+    if summary.clean is None or key not in summary.clean.certified:
+        return []
+    twin = summary.clean.certified[key]
+    proven = {bound.share: bound for bound in twin.bounds}
+    attacked = {row.budget for row in summary.rows if row.budget is not None and row.trials}
+    head = next(iter(summary.clean.scores.values()), None)
+    start = Worst(head.clean, "none") if head else None
+    found = [Step(0.0, start, Worst(twin.scores.clean, "none"), twin.scores.clean if twin.certain else None, 0)]
+    for share in sorted({*proven, *attacked}):
+        trials = [trial for row in summary.rows if row.budget == share for trial in row.trials]
+        own = [trial for trial in trials if key in trial.certified]
+        # Attacks that replace rows can touch more than those that add them: the bound is of the most that was done.
+        bounds = [*([proven[share]] if share in proven else []), *(b for t in own for b in t.certified[key].bounds)]
+        most = max(bounds, key=lambda bound: bound.changes, default=None)
+        found.append(
+            Step(
+                share,
+                _lowest([(_headline(trial), trial) for trial in trials]),
+                _lowest([(trial.certified[key].scores.poisoned, trial) for trial in own]),
+                most.accuracy if most else None,
+                most.changes if most else 0,
+            )
+        )
+    return found
+
+
+def table(summary: Summary) -> Table | None:
+    """A line per certified head and budget; None without certified heads."""
+    lines = []
+    for key in _keys(summary):
+        for step in steps(summary, key):
+            lines.append(
+                Line(
+                    [
+                        key,
+                        budget(step.share),
+                        *_cells(step.plain),
+                        *_cells(step.voted),
+                        f"{step.changes:,}",
+                        accuracy(step.bound) if step.bound else NONE,
+                    ]
+                )
+            )
+    if not lines:
+        return None
+    return Table(
+        "bracket",
+        "The bracket, in % [95 % interval]: the lowest accuracy that any attack found on the plain head and on the "
+        f"certified head, over attacks and seeds, and what the certificate proves for as many changes. {CAVEAT}",
+        [
+            "certified head",
+            "budget",
+            "plain head, lowest found",
+            "by",
+            "certified head, lowest found",
+            "by",
+            "changes",
+            "certified",
+        ],
+        lines,
+        1,
+    )
+
+
+def figures(summary: Summary) -> list[Plot]:
+    """One figure per certified head."""
+    return [_figure(key, steps(summary, key), number) for number, key in enumerate(_keys(summary))]
+
+
+def _figure(key: str, found: list[Step], number: int) -> Plot:
+    series: list[tuple[str, list[Estimate | None]]] = [
+        ("plain head, lowest found", [step.plain.accuracy if step.plain else None for step in found]),
+        (f"{key}, lowest found", [step.voted.accuracy if step.voted else None for step in found]),
+        (f"{key}, certified", [step.bound for step in found]),
+    ]
+    data = []
+    for place, (name, estimates) in enumerate(series):
+        known = [(at, estimate) for at, estimate in enumerate(estimates) if estimate]
+        look = style(place)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": plain(name),
+                "x": [at + 0.04 * (place - 1) for at, _ in known],
+                "y": [_hundred(estimate.value) for _, estimate in known],
+                "error_y": bars([estimate for _, estimate in known], look["line"]["color"], _hundred),
+                "hoverinfo": "text",
+                "hovertext": [plain(f"{name} at {budget(found[at].share)}: {accuracy(e)} %") for at, e in known],
+                **look,
+            }
+        )
+    return Plot(
+        name=f"bracket-{number}",
+        title=f"The bracket of {key}",
+        note=f"The worst case of {key} lies between its two lines. Bars: 95 % interval over the test rows. {CAVEAT}",
+        data=data,
+        layout=layout(
+            {
+                "title": named("poisoned rows / clean training rows"),
+                "tickvals": list(range(len(found))),
+                "ticktext": [budget(step.share) if step.share else "0 % (clean)" for step in found],
+                "range": [-0.15, len(found) - 0.65],
+            },
+            {"title": named("test accuracy, %"), "range": [0, 102]},
+        ),
+    )
+
+
+def _keys(summary: Summary) -> list[str]:
+    return list(summary.clean.certified) if summary.clean else []
+
+
+def _headline(trial: TrialRecord) -> Estimate | None:
+    score = next(iter(trial.scores.values()), None)
+    return score.poisoned if score else None
+
+
+def _lowest(found: list[tuple[Estimate | None, TrialRecord]]) -> Worst | None:
+    known = [(estimate, label(trial.attack, trial.variant)) for estimate, trial in found if estimate]
+    return Worst(*min(known, key=lambda one: one[0].value)) if known else None
+
+
+def _cells(worst: Worst | None) -> list[str]:
+    return [accuracy(worst.accuracy), worst.attack] if worst else [NONE, NONE]
+
+
+def _hundred(share: float) -> float:
+    return float(percent(share, 3))
