@@ -76,7 +76,7 @@ def table(threat: Threat, rows: list[PairRow]) -> Table:
     """The headline probe of each attack over its pairs."""
     keys = list(dict.fromkeys(key for row in rows for key in row.changes))
     wide = any(row.head.neighbours or row.head.augmented for row in rows)
-    budgeted = bool(threat.share)
+    budgeted, learns = bool(threat.share), threat.key == "pretraining"
     lines = []
     for row in rows:
         shares = [*_shares(row.head), f"{row.passes:,.0f}", f"{row.runs}"] if wide else []
@@ -87,6 +87,7 @@ def table(threat: Threat, rows: list[PairRow]) -> Table:
                     *([budget(row.budget)] if budgeted else []),
                     f"{len(row.pairs):,}",
                     *_counts(row.head),
+                    *([_percent(row.clean)] if learns else []),
                     *(moved(row.changes[key]) if key in row.changes else NONE for key in keys),
                     _percent(row.collateral),
                     *shares,
@@ -95,7 +96,8 @@ def table(threat: Threat, rows: list[PairRow]) -> Table:
             )
         )
     extra = ["neighbours", "copies steered", "copies before", "images through the encoder", "runs"] if wide else []
-    changes = [f"accuracy change ({key})" for key in keys]
+    changes = ["accuracy without poison"] if learns else []
+    changes += [f"accuracy change ({key})" for key in keys]
     head = ["attack", *(["budget"] if budgeted else []), "pairs", "eligible", "steered", "share", "had it before"]
     return Table(
         threat.key, _caption(threat, wide), [*head, *changes, "collateral", *extra, "failed"], lines, 1 + budgeted

@@ -46,6 +46,7 @@ class PairRow:
         pairs: trials that count.
         head: of the headline probe.
         probes: by score key, the headline first; empty in records that have the headline alone.
+        clean: mean accuracy of the headline's clean twin over runs; None when no trial counts.
         changes: mean accuracy change by score key, the headline first; each run of the attack counts once.
         runs: runs of the attack; pairs may share one.
         passes: images through the encoder, mean per run.
@@ -58,6 +59,7 @@ class PairRow:
     pairs: list[TrialRecord]
     head: Score
     probes: dict[str, Score]
+    clean: Estimate | None
     changes: dict[str, Estimate]
     runs: int
     passes: float
@@ -113,6 +115,7 @@ def pair_row(trials: list[TrialRecord], counted: list[TrialRecord]) -> PairRow:
         pairs=[trial for trial in counted if trial.target],
         head=_score(targets),
         probes={key: _score([target.probes[key] for target in targets if key in target.probes]) for key in keys},
+        clean=_mean([next(iter(trial.scores.values())).clean for trial in runs if trial.scores]),
         changes={key: mean(found) for key, found in changes.items()},
         runs=len(runs),
         passes=sum(trial.ledger.passes for trial in runs if trial.ledger) / max(len(runs), 1),
@@ -151,6 +154,6 @@ def _score(found: Sequence[Steered]) -> Score:
     )
 
 
-def _mean(found: list[Estimate | None]) -> Estimate | None:
+def _mean(found: Sequence[Estimate | None]) -> Estimate | None:
     known = [estimate for estimate in found if estimate]
     return mean(known) if known else None
