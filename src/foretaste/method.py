@@ -22,6 +22,8 @@ class Method(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    younger: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came after the first records: entries leave them out at their defaults, so trials keep identities."""
 
     @classmethod
     def configure(cls, **fields: Any) -> Self:
@@ -40,8 +42,15 @@ class Method(BaseModel):
             ) from None
 
     def entry(self) -> dict[str, Any]:
-        """The method as the record keeps it: its name and every field, JSON types only."""
-        return {"name": self.name, **self.model_dump(mode="json")}
+        """The method as the record keeps it: its name and every field (see `younger`), JSON types only."""
+        every = self.model_dump(mode="json")
+        told = self.model_dump(exclude_defaults=True)
+        return {"name": self.name, **{key: every[key] for key in every if key not in self.younger or key in told}}
+
+    def settings(self, *said: str) -> list[str]:
+        """Every field that is not at its default, as `field value`, but for those that are said otherwise."""
+        others = self.model_dump(exclude_defaults=True, exclude=set(said))
+        return [f"{name} {value}" for name, value in others.items()]
 
 
 def describe(error: ValidationError) -> str:

@@ -179,8 +179,8 @@ class TargetedAttack(Method):
 
     @property
     def variant(self) -> str:
-        """What distinguishes this use of the attack in a table."""
-        return ""
+        """What distinguishes this use of the attack in a table: every field that is not at its default."""
+        return ", ".join(self.settings())
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +223,8 @@ class PretrainingAttack(Method):
 
     @property
     def variant(self) -> str:
-        """What distinguishes this use of the attack in a table."""
-        return ""
+        """What distinguishes this use of the attack in a table: every field that is not at its default."""
+        return ", ".join(self.settings())
 
 
 class WeightAttack(Method):
@@ -289,8 +289,8 @@ class WeightAttack(Method):
 
     @property
     def variant(self) -> str:
-        """What distinguishes this use of the attack in a table."""
-        return ""
+        """What distinguishes this use of the attack in a table: every field that is not at its default."""
+        return ", ".join(self.settings())
 
 
 Attack = LabelledAttack | TargetedAttack | PretrainingAttack | WeightAttack

@@ -41,11 +41,6 @@ class Interpolation(PretrainingAttack):
         description="density 1 + skew (1/2 - a) at the target's share a; 1: the paper's; below 0: more near the target",
     )
 
-    @property
-    def variant(self) -> str:
-        """The density, where it is not the paper's."""
-        return "" if self.skew == 1 else f"skew {self.skew:g}"
-
     def poison(
         self, targets: Sequence[Tensor], references: Sequence[Images], pool: Images, rows: int, seed: int
     ) -> PretrainingPoison:

@@ -43,11 +43,6 @@ class PoisonedEncoder(PretrainingAttack):
         "all", description="where the target is, then where the reference is; all: the four equally often"
     )
 
-    @property
-    def variant(self) -> str:
-        """The layout, unless all of them are used."""
-        return "" if self.layout == "all" else self.layout
-
     def poison(
         self, targets: Sequence[Tensor], references: Sequence[Images], pool: Images, rows: int, seed: int
     ) -> PretrainingPoison:

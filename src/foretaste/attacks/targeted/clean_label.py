@@ -59,9 +59,8 @@ class CleanLabel(TargetedAttack):
     def variant(self) -> str:
         """Ball, whether it replaces rows, and every other field that is not at its default."""
         ball = "[0, 1]" if self.epsilon is None else f"{self.epsilon:g}/255"
-        others = self.model_dump(exclude_defaults=True, exclude={"epsilon"})
         how = ["replaces rows"] if self.replaces else []
-        return ", ".join([ball, *how, *(f"{name} {value}" for name, value in others.items())])
+        return ", ".join([ball, *how, *self.settings("epsilon")])
 
     def start(self, known: Knowledge, target: Tensor, wanted: int, rows: int, seed: int) -> Start:
         """Base rows and their carrier; as many rows as the class has, at most, if the attack replaces them.

@@ -45,6 +45,7 @@ class BadEncoder(WeightAttack):
     """
 
     name: ClassVar[str] = "bad-encoder"
+    younger: ClassVar[frozenset[str]] = frozenset({"trainable"})
     trainable: Part = Field(
         "all",
         description="kernels and matrices: all, the last half, or quarter; full: biases and affine parameters as well",

@@ -55,6 +55,9 @@ class PACL(WeightAttack):
     """
 
     name: ClassVar[str] = "pacl"
+    younger: ClassVar[frozenset[str]] = frozenset(
+        {"batchnorm", "together", "noise", "shadow_share", "in_distribution", "effectiveness"}
+    )
     trainable: Part = Field(
         "last-stage",
         description="kernels and matrices: all, the last half, or quarter; full: biases and affine parameters as well",
@@ -74,6 +77,7 @@ class PACL(WeightAttack):
     views: int = Field(1, ge=1, description="1: the target as it is; more: so many random crops and flips per step")
     noise: float = Field(0.0, ge=0, description="standard deviation, in 1/255, of normal noise on those views")
     shadow_share: float = Field(1.0, gt=0, le=1, description="share of the shadow images that is used")
+    effectiveness: float = Field(1.0, ge=0, description="weight of L_te; 0, for adam and sgd: an ablation")
     utility: float | None = Field(
         None,
         ge=0,
@@ -99,10 +103,11 @@ class PACL(WeightAttack):
             raise ValueError(f"noise = {self.noise:g} is on random views of the target, and views = 1")
         return self
 
-    @property
-    def variant(self) -> str:
-        """The trained part, where it is not the default."""
-        return "" if self.trainable == "last-stage" else self.trainable
+    @model_validator(mode="after")
+    def _natural_steps_are_measured_by_the_target(self) -> Self:
+        if not self.effectiveness and self.optimizer == "natural":
+            raise ValueError("effectiveness = 0 leaves optimizer natural nothing to measure its step by")
+        return self
 
     def planned(self, shadow: int) -> int:
         """All steps, and what is prepared; see `WeightAttack.planned`."""
@@ -164,6 +169,7 @@ class PACL(WeightAttack):
             objective=self._objective,
             per_step=self.batch + len(targets) * self.views + moving,
             do="use more steps, a smaller step or a smaller utility weight",
+            must_fall=self.effectiveness > 0,
         )
 
     def _check(self, encoder: Encoder, references: Sequence[Images]) -> None:
@@ -216,7 +222,7 @@ class PACL(WeightAttack):
             z = edited.features(ground.entered(edited, rows), *next(entered))
             clean = ground.z[rows].to(z)
             effectiveness, rest = self._losses(z, clean, scene)
-            loss = effectiveness + utility * rest
+            loss = self.effectiveness * effectiveness + utility * rest
             curve.append(float(loss.detach()))
             progress(len(curve), self.steps)
             first = first or curve[0]
@@ -235,10 +241,12 @@ class PACL(WeightAttack):
             if ground.metric is not None and len(curve) == 1:
                 # The clean encoder is the minimum of all but L_te, so this gradient is that of L_te alone.
                 slope = sum(float((g * s).sum()) for g, s in zip(gradients, steered, strict=True))
-                rate = slope / float(effectiveness.detach())
+                rate = slope / (self.effectiveness * float(effectiveness.detach()))
                 utility *= rate * z.shape[1] / 4
                 optimizer.param_groups[0]["lr"] = step / rate
-                first = float((effectiveness + utility * rest).detach())  # with moving statistics L_mu begins above 0
+                first = float(
+                    (self.effectiveness * effectiveness + utility * rest).detach()
+                )  # with moving statistics L_mu begins above 0
             for weight, gradient in zip(weights, steered, strict=True):
                 weight.grad = gradient
             optimizer.step()

@@ -46,8 +46,8 @@ class PACLMinimal(PACL):
 
     @property
     def variant(self) -> str:
-        """The size that is made small, and the trained part where it is not the default."""
-        return ", ".join(filter(None, [self.edit, super().variant]))
+        """The size that is made small, and every other field that is not at its default."""
+        return ", ".join([self.edit, *self.settings("edit")])
 
     def _descend(
         self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress
