@@ -111,10 +111,10 @@ def test_ledger_tells_the_objective_of_what_is_delivered(known: Knowledge, made:
 def test_the_best_step_is_delivered_not_the_last(known: Knowledge, monkeypatch: pytest.MonkeyPatch) -> None:
     step, taken = Adam.step, list[None]()
 
-    def turn_round(self: Adam) -> None:
+    def turn_round(self: Adam, rows: Tensor | None = None) -> None:
         self.rate = 0.3 if len(taken) < 4 else -0.3
         taken.append(None)
-        step(self)
+        step(self, rows)
 
     monkeypatch.setattr(Adam, "step", turn_round)
     made = Exact(steps=10).poison(known, 12, 0)

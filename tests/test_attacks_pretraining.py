@@ -150,6 +150,6 @@ def test_fields_have_ranges_and_uses_have_names() -> None:
     with pytest.raises(SpecError, match=r"skew = 3"):
         Interpolation.configure(skew=3)
     names = [attack.variant for attack in (PoisonedEncoder(), PoisonedEncoder(layout="right-left"))]
-    assert names == ["", "right-left"]
+    assert names == ["", "layout right-left"]
     assert [Interpolation(skew=skew).variant for skew in (1, -1)] == ["", "skew -1"]
     assert all(PoisonedEncoder(layout=layout).layout == layout for layout in LAYOUTS)

@@ -109,6 +109,22 @@ def test_no_utility_loss_costs_utility() -> None:
     assert bare["held_out_shift"] > 5 * plain["held_out_shift"] and bare["held_out_cosine"] < plain["held_out_cosine"]
 
 
+def test_without_its_target_loss_the_edit_leaves_the_target_where_it_was() -> None:
+    """Of L_mu alone the clean encoder is the minimum."""
+    figures = corrupt(encoder_of(), effectiveness=0, optimizer="sgd", steps=20).ledger.figures
+    assert figures["similarity"] == pytest.approx(figures["similarity_before"], abs=1e-4)
+    assert corrupt(encoder_of(), optimizer="sgd", steps=20).ledger.figures["similarity"] > figures["similarity"] + 0.1
+    with pytest.raises(SpecError, match="effectiveness = 0 leaves optimizer natural"):
+        PACL.configure(effectiveness=0)
+
+
+def test_younger_fields_leave_old_trials_their_identities() -> None:
+    entry = PACL().entry()
+    assert not PACL.younger & set(entry) and PACL(together=2).entry()["together"] == 2
+    assert set(entry) - {"name"} | PACL.younger == set(PACL.model_fields)
+    assert PACL.configure(**{key: value for key, value in entry.items() if key != "name"}) == PACL()
+
+
 def test_same_seed_same_bytes() -> None:
     first, second = (corrupt(encoder_of(), steps=6, seed=3) for _ in range(2))
     other = corrupt(encoder_of(), steps=6, seed=4)
