@@ -50,7 +50,9 @@ class Method(BaseModel):
     def settings(self, *said: str) -> list[str]:
         """Every field that is not at its default, as `field value`, but for those that are said otherwise."""
         others = self.model_dump(exclude_defaults=True, exclude=set(said))
-        return [f"{name} {value}" for name, value in others.items()]
+        return [
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in others.items()
+        ]
 
 
 def describe(error: ValidationError) -> str:
