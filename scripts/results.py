@@ -45,7 +45,7 @@ Written by `python -m scripts.results` from `records/pacl`; a test holds it to t
 abstract is public, so `pacl` is our reconstruction and so is every comparison, see [pacl.md](pacl.md). Each pair is one
 test image that the clean pipeline gets right and one other class, both drawn at random; the attacker sees the image and
 its own rows, never the head's rows or other test rows. "Success" is the share of pairs for which the poisoned pipeline
-gives the image the wanted class; "had it before" is the same of the clean twin. The paper reports success 40 % above the
+gives the image the wanted class; "had it before" is the same of the clean twin. The paper reports 40 % above the
 mean of three baselines on four data sets, with accuracy within 5 %; its baselines are not public. Ours are the earlier
 attacks with the same goal under three threats: PoisonedEncoder (the only earlier attack without a trigger on
 contrastive pre-training, which the abstract contrasts itself with), BadEncoder with the one target in the place of the
