@@ -11,14 +11,16 @@ import torch
 
 import keeping_fixture as keeping
 import steered_fixture as fakes
-from audit_fixture import audit, identities, image_audit, numbers
+from audit_fixture import audit, command, identities, image_audit, numbers
 from foretaste.audit.guarding import halved, share_below
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.screening import threshold
 from foretaste.audit.spec import AuditSpec
 from foretaste.encoders.weights import save_encoder
 from foretaste.errors import DataError, EncoderError, SpecError
-from foretaste.record import TrialRecord, unpack_labels
+from foretaste.record import TrialRecord, read, unpack_labels
+from foretaste.report import render
+from foretaste.statistics import mean_share, wilson
 from foretaste.sweep.estimate import encoder_defences_cost, estimate_seconds
 from foretaste.sweep.plan import configured, plan
 from steered_fixture import steer
@@ -269,3 +271,68 @@ def test_a_file_may_say_null_without_quotes(tmp_path: Path) -> None:
     assert spec.null == Path("clean")
     (tmp_path / "b.yaml").write_text(spec.to_yaml())
     assert AuditSpec.read(tmp_path / "b.yaml") == spec
+
+
+# The report.
+
+
+def lines_of(text: str, column: str) -> list[dict[str, str]]:
+    """Rows of the first Markdown table that has the column, by column (of equal columns the first)."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    start = next(place for place, row in enumerate(rows) if column in row)
+    found = []
+    for row in rows[start + 2 :]:
+        if len(row) != len(rows[start]):
+            break
+        found.append(dict(zip(reversed(rows[start]), reversed(row), strict=True)))
+    return found
+
+
+def test_the_command_and_the_report(lookup: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = null_folder(lookup, tmp_path / "null", 2)
+    flags = ["--data", lookup / "images.npz", "--encoder", f"{lookup / 'lookup.py'}:make", "--precision", "float32"]
+    flags += ["--attacks", "by-heart,label-flip", "--targets", 2, "--budgets", 0.1, "--seeds", 1, "--null", folder]
+    flags += ["--defences", "forget,knows,drift,agreement:k=3,norm", "--other", f"{lookup / 'net.py'}:make"]
+    assert command("audit", *flags, "--dry-run") == 0
+    assert "# 4 trials" in capsys.readouterr().out
+    assert command("audit", *flags, "--out", tmp_path / "out") == 0
+    clean, *records = read(tmp_path / "out")
+    page = render([clean, *records])
+    repair, guards, scan = (lines_of(page.markdown, column) for column in ("repair", "guard", "scan"))
+    assert [line["repair"] for line in repair] == ["forget"] and [line["scan"] for line in scan] == ["drift"]
+    assert (
+        repair[0]["steered before"] == "100 % [34, 100], n = 2" and repair[0]["steered after"] == "0 % [0, 66], n = 2"
+    )
+    assert (repair[0]["already so"], repair[0]["right after"], repair[0]["failed"]) == ("0 of 2", "2 of 2", "0")
+    assert repair[0]["on the clean encoder"].startswith("0.0 ") and repair[0]["accuracy change"].startswith("+1.7 ")
+    assert [line["guard"] for line in guards] == ["knows", "agreement:k=3"] * 2
+    assert guards[2]["AUROC"] == "100.0 [34.2, 100.0] %, n = 2" and guards[2]["flagged at 1 %"].startswith("100 %")
+    assert guards[0]["attack"] == "none (clean twin)" and guards[0]["AUROC"] == "–"
+    assert (scan[0]["first"], scan[0]["rank"], scan[0]["among"], scan[0]["class"]) == ("2 of 2", "1", "13", "2 of 2")
+    assert scan[0]["false-alarm rate"] == "0.333" and scan[0]["clean encoder"] == "0" and scan[0]["runs"] == "2"
+    for name in ("weights-repairs", "weights-guards", "weights-scans"):
+        assert f'<table id="{name}"' in page.html
+    assert command("audit", *flags[:-2], "--out", tmp_path / "other") == 2
+    assert "other: a second encoder, of another origin, for agreement" in capsys.readouterr().err
+
+    # Figures over pairs, against plain means: one share and one alarm are changed by hand, and one repair fails.
+    first, second = (record for record in records if record.threat == "weights")
+    alarms = [alarm.model_copy(update={"flagged": False}) for alarm in first.guarded["knows"].alarms]
+    guard = first.guarded["knows"].model_copy(update={"share": 0.5, "alarms": alarms})
+    first = first.model_copy(update={"guarded": {"knows": guard}})
+    failed = second.repaired["forget"].model_copy(update={"probes": {}, "error": "no"})
+    text = render([clean, first, second.model_copy(update={"repaired": {"forget": failed}})]).markdown
+    line = next(line for line in lines_of(text, "guard") if line["attack"] == "by-heart")
+    share = mean_share(np.array([0.5, 1.0]))
+    assert line["AUROC"] == f"75.0 [{100 * share.low:.1f}, {100 * share.high:.1f}] %, n = 2"
+    assert line["flagged at 5 %"].startswith("50 % [") and line["flagged at 5 %"].endswith("n = 2")
+    repair = lines_of(text, "repair")
+    assert repair[0]["failed"] == "1" and repair[0]["steered after"].endswith("n = 1")
+
+
+def test_a_mean_of_shares_is_as_uncertain_as_that_of_yes_and_no() -> None:
+    found = mean_share(np.array([1.0, 0.0, 1.0, 1.0]))
+    assert (found.value, found.low, found.high, found.n) == (0.75, wilson(3, 4).low, wilson(3, 4).high, 4)
+    assert mean_share(np.full(4, 0.5)).low == pytest.approx(wilson(2, 4).low)
+    with pytest.raises(ValueError, match="numbers in"):
+        mean_share(np.array([1.5]))
