@@ -92,8 +92,8 @@ def guards(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> Ta
     caption = (
         f"Guards at use time, blind to the attack; what is normal is learnt from {' or '.join(sorted(sizes))}. "
         f"{ELIGIBLE} AUROC: chance that the chosen image scores above a test image that the attack was not after, and "
-        "the same in front of the clean encoder. Flagged at a false-alarm rate: chosen images, and other test images (mean), in %. "
-        "Failed: pairs without a score."
+        "the same in front of the clean encoder. Flagged at a false-alarm rate: chosen images, and other test images "
+        "(mean), in %. Failed: pairs without a score."
     )
     at = [column for rate in rates for column in (f"flagged at {budget(rate)}", "false alarms")]
     columns = [*_head(threat), "guard", "AUROC", "without the attack", *at, "failed"]
