@@ -157,6 +157,83 @@ class TargetScores(Steered):
     probes: dict[str, Steered] = Field(default={}, description="by score key, the headline's too")
 
 
+class RepairedProbe(Part):
+    """One probe, fitted anew behind an encoder after a repair."""
+
+    accuracy: Estimate = Field(description="on the test rows")
+    change: Estimate = Field(
+        description="accuracy after minus before the repair of the same encoder, paired over the test rows"
+    )
+    prediction: int | None = Field(default=None, description="for the chosen image; None in the clean twin")
+    success: bool | None = Field(default=None, description="it is the target class")
+    clean_success: bool | None = Field(
+        default=None, description="it already is behind the clean encoder after the same repair (base rate)"
+    )
+    predictions: str = Field(description="test predictions, see pack_labels")
+
+
+class Repaired(Part):
+    """One repair of the defender's on the encoder of a trial; in the clean twin on the clean one: what it costs."""
+
+    repair: dict[str, JsonValue] = Field(description="its name and every field")
+    clean_images: int = Field(description="images of the defender's own that it was given")
+    probes: dict[str, RepairedProbe] = Field(default={}, description="by probe, the headline first")
+    error: str = Field(default="", description="why there is no repaired encoder")
+
+
+class InputAlarm(Part):
+    """A guard at one false-alarm rate."""
+
+    rate: float = Field(description="share of clean images that the threshold is set to flag, at most")
+    threshold: float = Field(description="inputs that score above it are flagged, in the guard's own units")
+    flagged: bool | None = Field(default=None, description="the chosen image is; None in the clean twin")
+    false_alarms: Estimate = Field(description="flagged share of the test images that the attack was not after")
+
+
+class Guarded(Part):
+    """One guard of the defender's in front of the encoder of a trial."""
+
+    guard: dict[str, JsonValue] = Field(description="its name and every field")
+    clean_images: int = Field(description="images of the defender's own that it learnt from")
+    calibration_images: int = Field(description="further ones, whose scores set the thresholds")
+    score: float | None = Field(default=None, description="of the chosen image, higher is more suspicious")
+    share: float | None = Field(
+        default=None,
+        description="of the test images that the attack was not after, those that score below the chosen one, ties "
+        "for half: its part in the AUROC",
+    )
+    clean_share: float | None = Field(default=None, description="the same in front of the clean encoder (base rate)")
+    alarms: list[InputAlarm] = Field(default=[], description="by false-alarm rate, ascending")
+    error: str = Field(default="", description="why there is no score")
+
+
+class Scanned(Part):
+    """One scan of the encoder of a trial, by a defender who holds the chosen image among clean ones."""
+
+    scan: dict[str, JsonValue] = Field(description="its name and every field")
+    images: int = Field(description="images that the defender held, the chosen ones among them")
+    score: float | None = Field(default=None, description="of the trial's encoder, higher is more suspicious")
+    clean_score: float | None = Field(default=None, description="of the clean encoder, on the same images")
+    null_scores: list[float] = Field(default=[], description="of the clean encoders of the null, on the same images")
+    false_alarm_rate: float | None = Field(
+        default=None,
+        description="(1 + clean encoders of the null that score at least as high) / (encoders of the null + 1); None "
+        "without a null",
+    )
+    rank: int | None = Field(
+        default=None,
+        description="place of the chosen image among itself and the clean images, 1 is the most suspicious; with ties "
+        "the last of them; None where the scan scores no images",
+    )
+    inputs: int | None = Field(default=None, description="images that the rank is among")
+    towards: int | None = Field(default=None, description="class that the scan says the chosen image went to")
+    towards_target: bool | None = Field(default=None, description="it is the target class")
+    evidence: dict[str, JsonValue] = Field(
+        default={}, description="what the scan saw; rows are the clean images and then the chosen ones"
+    )
+    error: str = Field(default="", description="why there is no score")
+
+
 class Ledger(Part):
     """What the attack says it did; the referee checks it."""
 
@@ -229,6 +306,9 @@ class TrialRecord(Part):
     defences: dict[str, Screening] = Field(default={}, description="by filter, with the fields that were set")
     certified: dict[str, CertifiedScores] = Field(default={}, description="by certified head, as in `defences`")
     target: TargetScores | None = None
+    repaired: dict[str, Repaired] = Field(default={}, description="by repair, as in `defences`")
+    guarded: dict[str, Guarded] = Field(default={}, description="by guard, as in `defences`")
+    scanned: dict[str, Scanned] = Field(default={}, description="by scan, as in `defences`")
     predictions: dict[str, str] = Field(default={}, description="test predictions by probe, see pack_labels")
     truth: str = Field(default="", description="test labels, see pack_labels")
     controls: dict[str, Estimate] = Field(default={}, description="yardsticks of the clean twin, e.g. random features")

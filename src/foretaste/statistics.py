@@ -24,14 +24,34 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"wilson expects 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    return _score_interval(successes / n, n, level, "wilson")
+
+
+def mean_share(shares: Bits, level: float = 0.95) -> Estimate:
+    """Mean of numbers in [0, 1] with Wilson's interval for as many yes/no trials of that mean.
+
+    No numbers in [0, 1] of one mean vary more than yes/no ones, so the interval is wide enough, and not empty where
+    all numbers are equal, as that of a bootstrap would be.
+
+    Args:
+        shares: float [n] in [0, 1], n >= 1.
+        level: coverage.
+    """
+    shares = np.asarray(shares, dtype=np.float64)
+    if not len(shares) or not 0 <= shares.min() <= shares.max() <= 1:
+        raise ValueError(f"mean_share expects numbers in [0, 1], got {shares}")
+    return _score_interval(float(shares.mean()), len(shares), level, "wilson over trials")
+
+
+def _score_interval(share: float, n: int, level: float, name: str) -> Estimate:
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    share, penalty = successes / n, z * z / n
+    penalty = z * z / n
     centre = (share + penalty / 2) / (1 + penalty)
     half = z / (1 + penalty) * float(np.sqrt(share * (1 - share) / n + penalty / (4 * n)))
     # At 0 and n the bound is 0 or 1 exactly; rounding must not move it.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return Estimate(value=share, low=low, high=high, n=n, method=f"wilson {level:g}")
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    high = 1.0 if share == 1 else min(1.0, centre + half)
+    return Estimate(value=share, low=low, high=high, n=n, method=f"{name} {level:g}")
 
 
 def auroc(high: Bits, low: Bits, level: float = 0.95) -> Estimate:

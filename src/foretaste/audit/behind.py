@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foretaste.encoders.base import Encoder
 from foretaste.features.embed import embed
+from foretaste.heads.fit import LinearHead, fit_head
 from foretaste.probes.base import FittedProbe, ImageProbe, Probe
 from foretaste.runtime import Runtime
 
@@ -31,12 +32,14 @@ class Behind:
         test: features [k, d] of the test rows.
         fitted: by key, the headline first.
         predictions: of the fitted probes on the test rows, int64 [k].
+        head: the exact head on the same training rows; None where no guard asks for it.
     """
 
     encoder: Encoder
     test: Tensor
     fitted: dict[str, FittedProbe]
     predictions: dict[str, Tensor]
+    head: LinearHead | None = None
 
 
 def fit_probes(
@@ -92,10 +95,12 @@ def behind(pipeline: Pipeline, encoder: Encoder, seed: int, stage: Stage) -> Beh
     with stage("probes"):
         y, classes = pipeline.train.y, pipeline.classes
         fitted = fit_probes(pipeline.probes, train, y, classes, seed, runtime, encoder, pixels)
-        return Behind(encoder, test, fitted, predict(pipeline.probes, fitted, test, images.test.pixels))
+        head = fit_head(train, y, classes, pipeline.spec.ridge) if pipeline.encoder_defences.guards else None
+        return Behind(encoder, test, fitted, predict(pipeline.probes, fitted, test, images.test.pixels), head)
 
 
 def clean_behind(pipeline: Pipeline) -> Behind:
     """The victim's own encoder and probes."""
     assert pipeline.encoder is not None
-    return Behind(pipeline.encoder, pipeline.test.z, pipeline.fitted, pipeline.predictions)
+    head = pipeline.clean_head if pipeline.encoder_defences.guards else None
+    return Behind(pipeline.encoder, pipeline.test.z, pipeline.fitted, pipeline.predictions, head)

@@ -14,6 +14,7 @@ from foretaste import probes as probe_table
 from foretaste.attacks.base import Knowledge
 from foretaste.audit.behind import Behind, Probes, fit_probes, predict
 from foretaste.audit.certifying import Vote, resolved, voted_twin
+from foretaste.audit.encoder_defences import EncoderDefences, opened
 from foretaste.audit.known import Known, Loan, know, lend
 from foretaste.audit.parts import Note, embed_parts, feature_parts
 from foretaste.audit.pool import Pool, open_pool
@@ -31,6 +32,7 @@ from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
 from foretaste.features.embed import probe_precision
 from foretaste.features.file import FeatureSet
+from foretaste.heads.fit import LinearHead, fit_head
 from foretaste.images import Images
 from foretaste.probes.base import FittedProbe, ImageProbe, Probe
 from foretaste.record import DataEntry, EncoderEntry
@@ -70,6 +72,7 @@ class Pipeline:
         twins: encoders that went on learning without poison, by seed.
         certified: the defender's certified heads, by their key in the record.
         voted: these on the clean training rows.
+        encoder_defences: the defender's repairs, guards and scans of the encoder.
         seconds: spent on each stage.
         notes: what the record should say about the pipeline itself.
     """
@@ -91,6 +94,7 @@ class Pipeline:
     twins: Shared[Behind] = field(default_factory=lambda: Shared(16))
     certified: dict[str, CertifiedHead] = field(default_factory=dict)
     voted: dict[str, Vote] = field(default_factory=dict)
+    encoder_defences: EncoderDefences = field(default_factory=EncoderDefences)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -121,6 +125,11 @@ class Pipeline:
             return self.countered[key].predictions
         # A clip that leaves the clean rows as they are has the headline probe itself as its twin.
         return self.predictions.get(key, self.predictions[self.headline])
+
+    @cached_property
+    def clean_head(self) -> LinearHead:
+        """The exact head on the clean training rows."""
+        return fit_head(self.train.z, self.train.y, self.classes, self.spec.ridge)
 
     @property
     def classes(self) -> int:
@@ -161,7 +170,7 @@ class Pipeline:
         own = self.known.encoder
         surrogate = {"attacker encoder": own.card.sha256} if own is not None and self.known.surrogate else {}
         pool = {} if self.pool is None else {"pretraining": self.pool.images.digest}
-        return {**images, "encoder": self.encoder.card.sha256, **surrogate, **pool}
+        return {**images, "encoder": self.encoder.card.sha256, **surrogate, **pool, **self.encoder_defences.digests()}
 
     def digests(self) -> dict[str, str]:
         """`inputs`, and the digests of the features that this machine made of them."""
@@ -233,7 +242,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
     certified = {key: one for key, one in defences.items() if isinstance(one, CertifiedHead)}
     seconds: dict[str, float] = {}
     notes: list[str] = []
-    images, encoder, cache = None, None, FeatureCache()
+    images, encoder, cache, encoder_defences = None, None, FeatureCache(), EncoderDefences()
     start = perf_counter()
     if spec.features is not None:
         parts = feature_parts(spec)
@@ -243,6 +252,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         images = split(dataset, spec.split)
         encoder = build(spec.encoder, (images.train.pixels.shape[2], images.train.pixels.shape[3]))
         encoder.to(runtime.device)
+        encoder_defences = opened(spec, defences, images, encoder)
         seconds["load"] = perf_counter() - start
         runtime = _resolve_precision(spec, encoder, images.train, runtime)
         spec = spec.model_copy(update={"precision": _name_of(runtime)})
@@ -269,6 +279,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         filters=filters,
         pool=_pool(spec, images),
         certified=certified,
+        encoder_defences=encoder_defences,
         notes=tuple(notes),
     )
     twins = countered_twin(pipeline)

@@ -27,12 +27,12 @@ from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import configure
 from foretaste.defences.base import Filter, TrainingRows
 from foretaste.errors import SpecError
+from foretaste.method import Method
 from foretaste.record import Alarm, ProbeScores, Screening, pack_labels
 
 if TYPE_CHECKING:
     from foretaste.audit.parts import Note
     from foretaste.audit.pipeline import Pipeline
-    from foretaste.defences.certified.base import CertifiedHead
     from foretaste.features.file import FeatureSet
 
 RATES = (0.01, 0.05)
@@ -73,9 +73,9 @@ def configured_filters(spec: AuditSpec) -> dict[str, Filter]:
     return {key: one for key, one in configured_defences(spec).items() if isinstance(one, Filter)}
 
 
-def configured_defences(spec: AuditSpec) -> dict[str, Filter | CertifiedHead]:
+def configured_defences(spec: AuditSpec) -> dict[str, Method]:
     """The same of all kinds; raises as `configured_filters`."""
-    defences = [configure(method.name, method.fields, "filter", "certified") for method in spec.defences]
+    defences: list[Method] = [configure(method.name, method.fields) for method in spec.defences]
     found = {str(MethodSpec.of(one)): one for one in defences}
     if len(found) < len(defences):
         raise SpecError(

@@ -95,7 +95,15 @@ class AuditSpec(BaseModel):
         default=DEFAULT_COUNTERMEASURES, description="of the defender, each judged beside the headline"
     )
     defences: tuple[MethodSpec, ...] = Field(
-        default=(), description="filters and certified heads of the defender, on the rows of the labelled-data trials"
+        default=(),
+        description="of the defender: filters and certified heads on the rows of the labelled-data trials; repairs, "
+        "guards and scans of the encoder where an attack changed it",
+    )
+    other: EncoderSpec | None = Field(
+        default=None, description="the defender's second encoder, of another origin, for agreement and neighbours"
+    )
+    null: Path | None = Field(
+        default=None, description="folder of clean encoders, beside which scans get a false-alarm rate"
     )
     device: str = Field(default="auto", description="auto, cpu or cuda")
     precision: str = Field(
@@ -116,8 +124,9 @@ class AuditSpec(BaseModel):
                     values[key] = [MethodSpec.parse(item) if isinstance(item, str) else item for item in items]
             if values.get("countermeasures") is not None:
                 values["countermeasures"] = chosen_countermeasures(values["countermeasures"])
-            if isinstance(values.get("encoder"), str):
-                values["encoder"] = {"reference": values["encoder"]}
+            for key in ("encoder", "other"):
+                if isinstance(values.get(key), str):
+                    values[key] = {"reference": values[key]}
             if isinstance(values.get("pretraining"), str):
                 values["pretraining"] = PretrainingSpec.parse(values["pretraining"])
         return values
@@ -193,6 +202,8 @@ class AuditSpec(BaseModel):
             raise SpecError(f"{path}: a readable YAML file", got=reason, do="see `foretaste audit --dry-run`") from None
         if not isinstance(values, dict):
             raise SpecError(f"{path}: keys and values", got=type(values).__name__, do="see `foretaste audit --dry-run`")
+        if None in values:  # what YAML makes of the key `null` without quotes
+            values["null"] = values.pop(None)
         return cls.make(values, str(path))
 
     def to_yaml(self) -> str:
@@ -209,6 +220,7 @@ class AuditSpec(BaseModel):
             left_out.add("countermeasures")
         if not self.defences:
             left_out.add("defences")
+        left_out |= {key for key in ("other", "null") if getattr(self, key) is None}
         if self.references == "own":
             left_out.add("references")
         if self.pretraining is None:

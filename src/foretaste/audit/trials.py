@@ -9,6 +9,7 @@ from torch import Tensor
 from foretaste.attacks.base import LabelledAttack, Poisoning, Progress, poisoned_rows, quiet
 from foretaste.audit.attempt import Attempt, Timer, record_of
 from foretaste.audit.certifying import Vote, certificate_checks, certificate_warnings, certified_scores, voted
+from foretaste.audit.defended import defended_twin, defended_warnings
 from foretaste.audit.exhibits import gallery, project
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings, controls, preflight
@@ -28,6 +29,7 @@ def clean_trial(pipeline: Pipeline, trial: TrialSpec, command: str) -> TrialReco
     with timer.stage("controls"):
         yardsticks = controls(pipeline)
     truth, twin = pipeline.test.y, pipeline.countered
+    defended = defended_twin(pipeline, timer.stage)
     found = {**pipeline.predictions, **{key: one.predictions for key, one in twin.items()}}
     return record_of(pipeline, trial, "clean", "", command).model_copy(
         update={
@@ -44,7 +46,9 @@ def clean_trial(pipeline: Pipeline, trial: TrialSpec, command: str) -> TrialReco
                 *preflight(pipeline, yardsticks),
                 *notes_of(twin, pipeline.screened),
                 *screening_warnings(pipeline),
+                *defended_warnings(pipeline),
             ],
+            **defended,
             "seconds": {**{name: round(value, 4) for name, value in pipeline.seconds.items()}, **timer.seconds},
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -12,10 +12,12 @@ from foretaste.attacks.base import Progress, WeightAttack, quiet
 from foretaste.audit.aftermath import target_scores
 from foretaste.audit.attempt import Attempt, record_of
 from foretaste.audit.behind import Behind, Stage, behind, clean_behind
+from foretaste.audit.defended import Defended, defend, defended_scores
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings
 from foretaste.audit.referee import judge_corruption, require
 from foretaste.audit.scores import compare
+from foretaste.audit.shared import Shared
 from foretaste.audit.spec import TrialSpec
 from foretaste.images import Images
 from foretaste.record import Check, Ledger, TrialRecord, digest_of, pack_labels
@@ -31,12 +33,14 @@ class Run:
         checks: what the referee found.
         digests: of the encoder (and of the poison) that it gave.
         behind: the probes behind that encoder; None where the referee refused it.
+        defended: what the defender's repairs, guards and scans made of that encoder; filled by the first trial.
     """
 
     ledger: Ledger
     checks: list[Check]
     digests: dict[str, str]
     behind: Behind | None
+    defended: Shared[Defended] = field(default_factory=lambda: Shared(1))
 
 
 def weight_trial(
@@ -71,8 +75,12 @@ def after_run(pipeline: Pipeline, trial: TrialSpec, attempt: Attempt, run: Run, 
     require(run.checks)
     assert run.behind is not None
     assert twin is not None
-    truth, found = pipeline.test.y, run.behind.predictions
-    with attempt.timer.stage("target"):
+    truth, found, stage, edited = pipeline.test.y, run.behind.predictions, attempt.timer.stage, run.behind
+    defended = {}
+    if pipeline.encoder_defences.all:
+        made = run.defended.get("", lambda: defend(pipeline, edited, twin, trial, stage))
+        defended = defended_scores(pipeline, trial, made, edited, twin, stage)
+    with stage("target"):
         target = target_scores(pipeline, trial.target, twin, run.behind, together=len(trial.pairs))
     return {
         "digests": run.digests,
@@ -80,6 +88,7 @@ def after_run(pipeline: Pipeline, trial: TrialSpec, attempt: Attempt, run: Run, 
         "predictions": {key: pack_labels(now.numpy()) for key, now in found.items()},
         "target": target,
         "warnings": attack_warnings(run.ledger),
+        **defended,
     }
 
 

@@ -68,9 +68,16 @@ def audit(
     defences: Annotated[
         str | None,
         typer.Option(
-            help="Filters of the training rows and certified heads, as in --attacks: "
-            "sphere,spectral:centred=false,dpa:partitions=250; default none."
+            help="As in --attacks, default none. Filters of the training rows and certified heads (sphere,dpa); "
+            "repairs, guards and scans of the encoder where an attack changed it (distil,views-vote,drift)."
         ),
+    ] = None,
+    other: Annotated[
+        str | None, typer.Option(help="The defender's second encoder, for agreement and neighbours.")
+    ] = None,
+    other_weights: Annotated[Path | None, typer.Option(help="Checkpoint for --other.")] = None,
+    null: Annotated[
+        Path | None, typer.Option(help="Folder of clean encoders, for the false-alarm rates of scans.")
     ] = None,
     split: common.SplitShares = None,
     split_seed: common.SplitSeed = None,
@@ -106,6 +113,8 @@ def audit(
         "ridge": ridge,
         "countermeasures": None if countermeasures is None else [part for part in countermeasures.split(",") if part],
         "defences": None if defences is None else [part for part in defences.split(",") if part],
+        "other": common.other_values(other, other_weights),
+        "null": null,
         "device": device,
         "precision": precision,
     }

@@ -89,6 +89,21 @@ def attacker_values(rows: str | None, share: float | None, encoder: str | None, 
     return {key: value for key, value in values.items() if value is not None}
 
 
+def other_values(encoder: str | None, weights: Path | None) -> dict[str, Any] | None:
+    """What was said about the defender's second encoder, for `EncoderSpec`; None for nothing.
+
+    Raises:
+        SpecError: weights of an encoder without `--other`.
+    """
+    if encoder is None:
+        if weights is not None:
+            raise SpecError(
+                "--other: the encoder that the weights are of", got="--other-weights without it", do="pass it"
+            )
+        return None
+    return {"reference": encoder, **({} if weights is None else {"weights": weights})}
+
+
 def split_values(shares: str | None, seed: int | None, limit: int | None) -> dict[str, Any]:
     """What was said about the split, for `SplitSpec`."""
     values: dict[str, Any] = {"seed": seed, "limit": limit}

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from foretaste.report import bracket, defences, details, evidence, pairs, plots, tables
+from foretaste.report import bracket, defences, details, encoder_defences, evidence, pairs, plots, tables
 from foretaste.report.figure import Plot
 from foretaste.report.naming import class_name
 from foretaste.report.summary import Summary
@@ -79,6 +79,7 @@ class Section:
     plot: Plot | None
     table: Table
     by_probe: Table | None
+    defences: list[Table]
     pairs: Table
 
 
@@ -91,6 +92,7 @@ def _steering(summary: Summary) -> list[Section]:
             plots.steered(threat, rows),
             pairs.table(threat, rows),
             pairs.by_probe(threat, rows),
+            encoder_defences.tables(threat, rows, summary.clean),
             pairs.pairs(threat, rows),
         )
         for threat, rows in found

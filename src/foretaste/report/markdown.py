@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from foretaste.report import bracket, defences, evidence, pairs, tables
+from foretaste.report import bracket, defences, encoder_defences, evidence, pairs, tables
 from foretaste.report.summary import Summary
 from foretaste.report.tables import Table
 from foretaste.report.verdict import Sentence
@@ -26,7 +26,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
         if not found and threat.key != "weights":
             continue
         parts += [f"## {threat.title}", *(_table(pairs.table(threat, found)) if found else ["Not part of this audit."])]
-        for table in (pairs.by_probe(threat, found), pairs.pairs(threat, found)):
+        more = encoder_defences.tables(threat, found, summary.clean)
+        for table in (pairs.by_probe(threat, found), *more, pairs.pairs(threat, found)):
             parts += _table(table) if table and table.lines else []
     parts += ["## Warnings", *(_bullets([_warning(w.text, w.trials) for w in summary.warnings]) or ["None."])]
     if summary.failures:

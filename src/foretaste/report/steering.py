@@ -100,7 +100,7 @@ def pair_row(trials: list[TrialRecord], counted: list[TrialRecord]) -> PairRow:
     """
     targets = [trial.target for trial in counted if trial.target]
     keys = dict.fromkeys(key for target in targets for key in target.probes)
-    runs = _runs(counted)
+    runs = one_per_run(counted)
     changes: dict[str, list[Estimate]] = {}
     for trial in runs:
         for key, score in trial.scores.items():
@@ -128,7 +128,7 @@ def mean(found: list[Estimate]) -> Estimate:
     return found[0] if len(found) == 1 else statistics.mean_interval(np.array([estimate.value for estimate in found]))
 
 
-def _runs(trials: list[TrialRecord]) -> list[TrialRecord]:
+def one_per_run(trials: list[TrialRecord]) -> list[TrialRecord]:
     """The first trial of each run: pairs that share an encoder share its accuracy and its cost."""
     shared = [trial.target.together > 1 if trial.target else False for trial in trials]
     return list(

@@ -40,6 +40,7 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
     """Images forward through the encoder, and fits of a head; `runs` are those already counted."""
     attack, spec = trial.attack, trial.spec
     both = len(pipeline.train) + len(pipeline.test)
+    kept, refits = encoder_defences_cost(pipeline)
     if isinstance(attack, LabelledAttack | TargetedAttack):
         added = poisoned_rows(spec.budget or 0, len(pipeline.train))
         moved, fits = attack.planned(added)
@@ -49,23 +50,33 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
         looks = COPIES if isinstance(attack, TargetedAttack) else 0
         return BACKWARD * moved + added + 2 * looks, fits + judged
     if attack is None:
-        return 0.0, 0.0
+        return kept, refits
     key = f"{spec.attack} {spec.budget} {spec.run_seed}"
     if key in runs:
         return 2 * COPIES, 0.0
     runs.add(key)
     if isinstance(attack, WeightAttack):
-        return BACKWARD * attack.planned(len(pipeline.known.validation)) + both, 2.0
+        return BACKWARD * attack.planned(len(pipeline.known.validation)) + both + kept, 2 + refits
     assert pipeline.pool is not None
     assert isinstance(attack, PretrainingAttack)
     views = 2 * pipeline.pool.method.epochs  # of each image
     clean = len(pipeline.pool.images)
     added = budgeted(spec.budget or 0, clean, len(spec.pairs))
-    passes, fits = BACKWARD * views * (clean + added) + both, 2.0
+    passes, fits = BACKWARD * views * (clean + added) + both + kept, 2 + refits
     if (twin := f"twin {spec.run_seed}") not in runs:
         runs.add(twin)
-        passes, fits = passes + BACKWARD * views * clean + both, fits + 2
+        passes, fits = passes + BACKWARD * views * clean + both + kept, fits + 2 + refits
     return passes, fits
+
+
+def encoder_defences_cost(pipeline: Pipeline) -> tuple[float, float]:
+    """Images forward and fits of a head that the repairs, guards and scans of one encoder take, the null's part too."""
+    defences, clean, test = pipeline.encoder_defences, len(pipeline.parts.get("clean", [])), len(pipeline.test)
+    both = len(pipeline.train) + test
+    mended = sum(repair.planned(clean) + both for repair in defences.repairs.values())
+    guarded = sum(guard.planned(test + clean // 2, clean // 2) for guard in defences.guards.values())
+    scanned = sum(scan.planned(clean) for scan in defences.scans.values()) * (1 + len(defences.null))
+    return float(mended + guarded + scanned), 2.0 * len(defences.repairs) + bool(defences.guards)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -18,6 +18,7 @@ from foretaste.attacks.base import (
     require_replaceable,
 )
 from foretaste.audit.attacker import AttackerSpec
+from foretaste.audit.encoder_defences import useful
 from foretaste.audit.pipeline import Pipeline, configured_probes
 from foretaste.audit.pool import budgeted
 from foretaste.audit.spec import AuditSpec, Group, MethodSpec, TrialSpec
@@ -99,6 +100,7 @@ def configured(spec: AuditSpec) -> list[Attack]:
                 do="pass for instance exact:carrier=pixels, or drop that probe",
             )
         _fits(attack, named, spec.attacker)
+    useful(spec, any(isinstance(attack, WeightAttack | PretrainingAttack) for attack in found))
     return found
 
 
@@ -139,7 +141,7 @@ def plan(pipeline: Pipeline) -> list[Trial]:
     spec = pipeline.spec
     # Probes with all their fields: a default that changes in a later version makes another trial.
     base = {**spec.base(), "probes": [probe.entry() for probe in pipeline.probes.values()]}
-    if defences := [*pipeline.filters.values(), *pipeline.certified.values()]:
+    if defences := [*pipeline.filters.values(), *pipeline.certified.values(), *pipeline.encoder_defences.all.values()]:
         base["defences"] = [defence.entry() for defence in defences]
     if pipeline.pool is not None:
         base["pretraining"] |= pipeline.pool.method.entry()

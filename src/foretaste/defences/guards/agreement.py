@@ -33,10 +33,15 @@ class Agreement(Guard):
     """How little two encoders agree on the neighbours of an input among the clean images."""
 
     name: ClassVar[str] = "agreement"
+    needs_second: ClassVar[bool] = True
     k: int = Field(default=20, ge=1, description="neighbours of each input")
     compare: Literal["labels", "neighbours"] = Field(
         default="labels", description="the neighbours' labels, or which images they are (reads no labels)"
     )
+
+    def planned(self, inputs: int, clean: int) -> int:
+        """Each image once through both encoders, see `Guard.planned`."""
+        return 2 * (inputs + clean)
 
     def fit(self, context: GuardRows) -> FittedGuard:
         """Index the clean images under both encoders, see `Guard.fit`.

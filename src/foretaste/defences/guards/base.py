@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -97,6 +98,13 @@ class FittedGuard(ABC):
 
 class Guard(Method):
     """A defence that scores inputs at use time, blind to the attack."""
+
+    needs_second: ClassVar[bool] = False
+    """Whether it compares with a second encoder."""
+
+    def planned(self, inputs: int, clean: int) -> int:
+        """About what fitting to clean images and scoring inputs costs, in images forward through an encoder."""
+        return inputs + clean
 
     @abstractmethod
     def fit(self, context: GuardRows) -> FittedGuard:

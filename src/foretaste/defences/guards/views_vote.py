@@ -38,6 +38,10 @@ class ViewsVote(Guard):
     noise: float = Field(default=0.0, ge=0, description="standard deviation of Gaussian noise on a view, in 1/255")
     hard: bool = Field(default=False, description="count views of another class, rather than average probabilities")
 
+    def planned(self, inputs: int, clean: int) -> int:
+        """The plain input and its views, see `Guard.planned`."""
+        return inputs * (1 + self.votes) + clean
+
     def fit(self, context: GuardRows) -> FittedGuard:
         """Take the head in use, or fit one to the clean images; see `Guard.fit`."""
         _ = context.used_head  # fitted now and not at the first input

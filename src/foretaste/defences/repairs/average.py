@@ -33,6 +33,17 @@ class Average(Repair):
     )
     share: float = Field(default=0.5, ge=0, le=1, description="weight of the other checkpoint; 0: the suspect alone")
 
+    def check(self, clean: Images) -> None:
+        """Refuse to begin without another checkpoint.
+
+        Raises:
+            SpecError: `with_weights` is not given.
+        """
+        if self.with_weights is None:
+            raise SpecError(
+                f"{self.name}: another checkpoint of the same architecture", got="none", do="pass --with-weights FILE"
+            )
+
     def mend(self, encoder: Encoder, clean: Images, seed: int, runtime: Runtime, progress: Progress = quiet) -> Encoder:
         """Average with `with_weights`; `clean` and `seed` are not used. See `Repair.mend`.
 
@@ -40,10 +51,8 @@ class Average(Repair):
             SpecError: `with_weights` is not given.
             WeightsError: it cannot be read safely, or is of another architecture.
         """
-        if self.with_weights is None:
-            raise SpecError(
-                f"{self.name}: another checkpoint of the same architecture", got="none", do="pass --with-weights FILE"
-            )
+        self.check(clean)
+        assert self.with_weights is not None
         file = read_state_dict(self.with_weights.expanduser())
         return self.mend_with(encoder, file.tensors, self.with_weights.name)
 

@@ -29,6 +29,10 @@ class Repair(Method):
         """Whether it reads the labels of the clean images."""
         return False
 
+    def planned(self, clean: int) -> int:
+        """About what `mend` costs with so many clean images, in images forward through the encoder."""
+        return 0
+
     @abstractmethod
     def mend(self, encoder: Encoder, clean: Images, seed: int, runtime: Runtime, progress: Progress = quiet) -> Encoder:
         """A new encoder in eval mode; the same arguments give the same bytes on one kind of CPU.

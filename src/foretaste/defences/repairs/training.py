@@ -33,6 +33,10 @@ class Training(Repair):
         """A batch."""
         return self.batch
 
+    def planned(self, clean: int) -> int:
+        """Two passes forward (two views, or student and teacher) and one backward per epoch, see `Repair.planned`."""
+        return 4 * self.epochs * clean
+
     def descend(
         self,
         optimiser: torch.optim.Optimizer,

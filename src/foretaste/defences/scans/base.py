@@ -39,6 +39,7 @@ class Scene:
         reference: the original that the suspect should be, of the same architecture; None: not at hand.
         other: an independent encoder of any architecture; None: not at hand.
         cache: keeps features, so that each encoder embeds the images once for all scans.
+        evidence: whether anyone reads more than scores; a scan may save the work where nobody does.
     """
 
     runtime: Runtime
@@ -46,6 +47,7 @@ class Scene:
     reference: Encoder | None = None
     other: Encoder | None = None
     cache: FeatureCache | None = None
+    evidence: bool = True
 
     def require_images(self, name: str) -> Images:
         """The images, for the scan `name`.
@@ -82,18 +84,26 @@ class Finding:
         inputs: float64 [n], a score per image, higher is more suspicious; None where the scan has none.
         evidence: JSON values for the reader: what changed, which inputs, what the score is made of.
         statistics: named values that `Scan.compare` looks at across encoders; mostly none.
+        towards: int64 [n], the class that each image went to; None where the scan does not say.
     """
 
     score: float
     inputs: Tensor | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
+    towards: Tensor | None = None
 
 
 class Scan(Method):
     """A defence that looks at an encoder, blind to the attack. It changes no encoder."""
 
     needs: ClassVar[tuple[Need, ...]] = ("data",)
+    scores_inputs: ClassVar[bool] = False
+    """Whether `Finding.inputs` is there."""
+
+    def planned(self, images: int) -> int:
+        """About what one encoder costs, in images forward through it."""
+        return images if "data" in self.needs else 0
 
     @abstractmethod
     def scan(self, encoder: Encoder, scene: Scene, seed: int = 0, progress: Progress = quiet) -> Finding:

@@ -50,6 +50,10 @@ class Decree(Scan):
     least: float = Field(default=1e-5, gt=0, description="lambda never falls below this, for 32x32 images")
     factor: float = Field(default=5.0, gt=1, description="that lambda goes up and down by")
 
+    def planned(self, images: int) -> int:
+        """A batch forward and backward per step, see `Scan.planned`."""
+        return 3 * self.steps * min(self.batch, images)
+
     def scan(self, encoder: Encoder, scene: Scene, seed: int = 0, progress: Progress = quiet) -> Finding:
         """Invert a trigger, see `Scan.scan`.
 

@@ -36,6 +36,7 @@ class Drift(Scan):
 
     name: ClassVar[str] = "drift"
     needs: ClassVar[tuple[Need, ...]] = ("data", "reference")
+    scores_inputs: ClassVar[bool] = True
     top: int = Field(default=10, ge=1, description="most moved images in the evidence")
     images: int = Field(default=512, ge=4, description="images that the similarity of blocks is computed on, at most")
     estimator: Estimator = Field(
@@ -60,10 +61,11 @@ class Drift(Scan):
             {
                 "tensors": len(reference.body.state_dict()),
                 "changed": [{"name": name, "relative": relative} for name, relative in tensors],
-                "cka": self._alike(encoder, reference, images, scene),
+                "cka": self._alike(encoder, reference, images, scene) if scene.evidence else {},
                 "median_gain": float(gains.median()),
                 "top": _told(gains, towards, before, after, images, self.top),
             },
+            towards=towards,
         )
 
     def _alike(self, encoder: Encoder, reference: Encoder, images: Images, scene: Scene) -> dict[str, float]:

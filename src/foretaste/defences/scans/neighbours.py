@@ -34,6 +34,7 @@ class Neighbours(Scan):
 
     name: ClassVar[str] = "neighbours"
     needs: ClassVar[tuple[Need, ...]] = ("data", "other")
+    scores_inputs: ClassVar[bool] = True
     k: int = Field(default=10, ge=1, description="neighbours that are looked at")
     top: int = Field(default=10, ge=1, description="most suspicious images in the evidence")
 
@@ -58,7 +59,7 @@ class Neighbours(Scan):
             for row in rows
         ]
         evidence = {"mean_disagreement": float(scores.mean()), "top": top}
-        return Finding(prominence(scores, NOTHING), scores, evidence)
+        return Finding(prominence(scores, NOTHING), scores, evidence, towards=towards)
 
 
 def disagreement(one: Tensor, two: Tensor, k: int) -> tuple[Tensor, Tensor]:

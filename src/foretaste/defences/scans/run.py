@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -83,7 +83,7 @@ def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch 
     notes = [] if files else [NO_NULL]
     reference = None
     if request.reference is not None:
-        reference = _like(suspect, request, request.reference, sample, "--reference")
+        reference = like(suspect, request.suspect, request.reference, sample, "--reference")
         told = [getattr(suspect.card, key) == getattr(reference.card, key) for key in ("mean", "std", "input_size")]
         if not all(told):
             notes.append("suspect and reference have other mean, std or input size; pass --mean, --std, --input-size")
@@ -91,10 +91,10 @@ def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch 
     scene = Scene(runtime, images, reference, other, FeatureCache())
     null = []
     for path in files:  # built once to know that all can be used before the work begins, and not kept: they may be many
-        null.append(_like(suspect, request, path, sample, "--null").card)
+        null.append(like(suspect, request.suspect, path, sample, "--null").card)
         if null[-1].sha256 == suspect.card.sha256:
             raise SpecError("--null: clean encoders, none of them the suspect", got=str(path), do="take it out")
-    encoders = chain([suspect], (_like(suspect, request, path, sample, "--null") for path in files))
+    encoders = chain([suspect], (like(suspect, request.suspect, path, sample, "--null") for path in files))
     pools = look(encoders, 1 + len(files), scans, scene, request.seed, watch)
     return ScanReport(
         suspect=_told(suspect.card),
@@ -125,7 +125,7 @@ def look(
                 watch(first + FINE * done // steps, total, label)
 
             watch(begun, total, label)
-            pool.append(scan.scan(encoder, scene, seed, step))
+            pool.append(scan.scan(encoder, replace(scene, evidence=not index), seed, step))
             begun += FINE
     watch(total, total, "")
     return found
@@ -145,6 +145,33 @@ def judged(scan: Scan, pool: Sequence[Finding]) -> ScanResult:
         inputs=None if own.inputs is None else own.inputs.tolist(),
         evidence=own.evidence,
     )
+
+
+def like(suspect: Encoder, own: EncoderSpec, path: Path, sample: tuple[int, int], flag: str) -> Encoder:
+    """An encoder of the suspect's architecture, built the same way from another file.
+
+    Args:
+        suspect: as built.
+        own: how it was built.
+        path: the other file.
+        sample: height and width of the images.
+        flag: which passed the file, for messages.
+
+    Raises:
+        EncoderError: it cannot be built, or is of another architecture.
+    """
+    file_alone = own.weights is None and own.reference.endswith(".safetensors")
+    update = {"reference": str(path)} if file_alone else {"weights": path}
+    try:
+        encoder = build(own.model_copy(update=update), sample)
+        require_same_tensors(suspect.body.state_dict(), encoder.body.state_dict(), str(path))
+    except EncoderError as error:
+        raise type(error)(
+            f"{flag} {path}: an encoder of the suspect's architecture",
+            got=f"another, or a file that cannot be read ({error})",
+            do="use encoders of one architecture and width",
+        ) from error
+    return encoder
 
 
 def null_files(folder: Path) -> list[Path]:
@@ -184,22 +211,6 @@ def _images(request: Request) -> Images | None:
         return None
     rest, test = whole(load(request.data, data_dir=request.data_dir, download=request.download), request.split)
     return test if request.part == "test" else rest
-
-
-def _like(suspect: Encoder, request: Request, path: Path, sample: tuple[int, int], flag: str) -> Encoder:
-    """An encoder of the suspect's architecture, built the same way from another file."""
-    own = request.suspect
-    update = {"weights": path} if own.weights is not None else {"reference": str(path)}
-    try:
-        encoder = build(own.model_copy(update=update), sample)
-        require_same_tensors(suspect.body.state_dict(), encoder.body.state_dict(), str(path))
-    except EncoderError as error:
-        raise type(error)(
-            f"{flag} {path}: an encoder of the suspect's architecture",
-            got=f"another, or a file that cannot be read ({error})",
-            do="use encoders of one architecture and width",
-        ) from error
-    return encoder
 
 
 def _told(card: Card) -> ScannedEncoder:
