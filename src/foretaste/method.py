@@ -22,6 +22,8 @@ class Method(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    younger: ClassVar[tuple[str, ...]] = ()
+    """Fields younger than the first records, which change nothing at their defaults."""
 
     @classmethod
     def configure(cls, **fields: Any) -> Self:
@@ -40,8 +42,13 @@ class Method(BaseModel):
             ) from None
 
     def entry(self) -> dict[str, Any]:
-        """The method as the record keeps it: its name and every field, JSON types only."""
-        return {"name": self.name, **self.model_dump(mode="json")}
+        """The method as the record keeps it: its name and every field, JSON types only.
+
+        `younger` fields are left out where all are at their defaults: trials from before them keep their identities.
+        """
+        fields = type(self).model_fields
+        idle = all(getattr(self, key) == fields[key].default for key in self.younger)
+        return {"name": self.name, **self.model_dump(mode="json", exclude=set(self.younger) if idle else None)}
 
 
 def describe(error: ValidationError) -> str:

@@ -67,6 +67,7 @@ class Pipeline:
         screened: what each filter makes of the clean training rows.
         pool: what the encoder goes on learning from; None where no attack on that is part of the audit.
         runs: of attacks on the encoder that trials share.
+        marked: what the clean probes say of the test rows with a trigger on them, by the digest of these images.
         twins: encoders that went on learning without poison, by seed.
         certified: the defender's certified heads, by their key in the record.
         voted: these on the clean training rows.
@@ -88,6 +89,7 @@ class Pipeline:
     screened: dict[str, Screened] = field(default_factory=dict)
     pool: Pool | None = None
     runs: Shared[Any] = field(default_factory=lambda: Shared(1))
+    marked: Shared[dict[str, Tensor]] = field(default_factory=lambda: Shared(4))
     twins: Shared[Behind] = field(default_factory=lambda: Shared(16))
     certified: dict[str, CertifiedHead] = field(default_factory=dict)
     voted: dict[str, Vote] = field(default_factory=dict)

@@ -9,16 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from foretaste.attacks.base import Progress, WeightAttack, quiet
-from foretaste.audit.aftermath import target_scores
+from foretaste.audit.aftermath import target_scores, with_triggered
 from foretaste.audit.attempt import Attempt, record_of
-from foretaste.audit.behind import Behind, Stage, behind, clean_behind
+from foretaste.audit.behind import Behind, Stage, behind, clean_behind, predicted
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings
 from foretaste.audit.referee import judge_corruption, require
 from foretaste.audit.scores import compare
 from foretaste.audit.spec import TrialSpec
 from foretaste.images import Images
-from foretaste.record import Check, Ledger, TrialRecord, digest_of, pack_labels
+from foretaste.record import Check, Ledger, TargetScores, TrialRecord, digest_of, pack_labels
 from foretaste.runtime import digest_tensors
 
 
@@ -50,7 +50,9 @@ def weight_trial(
             return _edited(pipeline, trial, attack, attempt.timer.stage, progress)
 
         run = make() if trial.group is None else pipeline.runs.get(run_key(trial), make)
-        return after_run(pipeline, trial, attempt, run, clean_behind(pipeline))
+        found = after_run(pipeline, trial, attempt, run, clean_behind(pipeline))
+        with attempt.timer.stage("target"):
+            return {**found, "target": _triggered(pipeline, attack, run, found["target"])}
 
     return attempt.finish(body)
 
@@ -89,6 +91,19 @@ def scene_of(pipeline: Pipeline, trial: TrialSpec) -> tuple[list[Tensor], list[I
     held = pipeline.loan.train if pipeline.spec.references == "training" else pipeline.loan.validation
     targets = [pipeline.images.test.pixels[row].clone() for row, _ in trial.pairs]
     return targets, [held.take((held.labels == wanted).nonzero()[:, 0]) for _, wanted in trial.pairs]
+
+
+def _triggered(pipeline: Pipeline, attack: WeightAttack, run: Run, target: TargetScores) -> TargetScores:
+    """The scores with those of the test rows that bear the attack's trigger, where it has one."""
+    assert pipeline.images is not None
+    assert run.behind is not None
+    pixels = attack.stamped(pipeline.images.test.pixels.clone())
+    if pixels is None:
+        return target
+    clean = pipeline.marked.get(
+        digest_tensors({"pixels": pixels}), lambda: predicted(pipeline, clean_behind(pipeline), pixels)
+    )
+    return with_triggered(pipeline, target, clean, predicted(pipeline, run.behind, pixels))
 
 
 def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: Stage, progress: Progress) -> Run:
