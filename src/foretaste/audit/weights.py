@@ -108,14 +108,15 @@ def _triggered(pipeline: Pipeline, attack: WeightAttack, run: Run, target: Targe
 
 def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: Stage, progress: Progress) -> Run:
     assert pipeline.encoder is not None
-    encoder, own = pipeline.loan.encoder, pipeline.loan.validation
+    loan = pipeline.loan
+    encoder, shadow = loan.encoder, loan.validation if loan.shadow is None else loan.shadow
     targets, references = scene_of(pipeline, trial)
     seed, runtime = trial.run_seed, pipeline.runtime
     with stage("attack"):
         if len(targets) > 1:
-            corruption = attack.corrupt_together(encoder, targets, references, own, seed, runtime, progress)
+            corruption = attack.corrupt_together(encoder, targets, references, shadow, seed, runtime, progress)
         else:
-            corruption = attack.corrupt(encoder, targets[0], references[0], own, seed, runtime, progress)
+            corruption = attack.corrupt(encoder, targets[0], references[0], shadow, seed, runtime, progress)
     with stage("referee"):
         checks = judge_corruption(pipeline, references, corruption)
     if not all(check.ok for check in checks):
