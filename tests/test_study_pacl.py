@@ -34,6 +34,7 @@ def trial(attack: str, seed: int, success: bool, *, change: float = 0.0, moved: 
         "collateral": statistics.wilson(moved, 1000),
         "augmented": statistics.wilson(8 * success, 16),
         "clean_augmented": statistics.wilson(0, 16),
+        **extra.pop("steered", {}),
     }
     knn = Steered(**{**steered, "success": False})
     clean, after = statistics.wilson(500, 1000), statistics.wilson(500 + round(1000 * change), 1000)
@@ -90,6 +91,21 @@ def test_two_settings_of_one_attack_stay_apart_and_say_what_differs() -> None:
     )
     names = {one.name: one.success.value for one in steerings(PART, records) if one.success}
     assert names == {"pacl (references 5)": 0.9, "pacl (references 1)": 0.4}
+
+
+def test_shares_by_a_trigger_have_a_column_only_where_there_is_one(tmp_path: Any) -> None:
+    by_trigger = {"triggered": statistics.wilson(970, 1000), "clean_triggered": statistics.wilson(40, 1000)}
+    plain = pairs("bad-encoder", 3, fields={"step": 1})
+    marked = pairs("bad-encoder", 3, steered=by_trigger, fields={"step": 1, "trigger": 10})
+    for name, records in (("plain", plain), ("marked", [*plain, *marked])):
+        (tmp_path / name).mkdir()
+        lines = [one.model_dump_json() for one in records]
+        (tmp_path / name / "record.jsonl").write_text("\n".join(lines) + "\n")
+    sections, values = page(tmp_path, {"plain": PART, "marked": PART})
+    assert "by trigger" not in sections[2] and "by trigger (before)" in sections[3]
+    assert "| 97.0 (4.0) % |" in sections[3]
+    shares = [row["triggered"] and row["triggered"].value for row in values["rows"]]
+    assert shares == [None, None, pytest.approx(0.97)]
 
 
 def cell(data: str, pacl: int, others: tuple[int, int, int], **extra: Any) -> list[Any]:

@@ -145,6 +145,14 @@ class Steered(Part):
     clean_augmented: Estimate | None = Field(
         default=None, description="the same copies in the clean pipeline (base rate)"
     )
+    triggered: Estimate | None = Field(
+        default=None,
+        description="share of the test rows of other classes that get the target class with the attack's trigger on "
+        "them; None without a trigger",
+    )
+    clean_triggered: Estimate | None = Field(
+        default=None, description="the same rows with the trigger in the clean pipeline (base rate)"
+    )
 
 
 class TargetScores(Steered):

@@ -283,6 +283,13 @@ class WeightAttack(Method):
             do="edit one encoder for each, or use pacl",
         )
 
+    def stamped(self, pixels: Tensor) -> Tensor | None:
+        """The images uint8 [n, 3, H, W] with the attack's trigger on them, a new tensor; None: it has no trigger.
+
+        With one, every such image is to get the class of the references, and the referee scores the test rows so.
+        """
+        return None
+
     @abstractmethod
     def planned(self, shadow: int) -> int:
         """About what `corrupt` costs with so many shadow images: images forward and backward through the encoder."""

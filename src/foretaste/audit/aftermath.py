@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from foretaste.audit.behind import Behind, predict
+from foretaste.audit.behind import Behind, predicted
 from foretaste.audit.pipeline import Pipeline
-from foretaste.features.embed import embed
 from foretaste.record import Estimate, Steered, TargetScores
 from foretaste.runtime import stream
 from foretaste.statistics import wilson
@@ -46,10 +45,7 @@ def target_scores(
     truth = int(pipeline.test.y[row])
     near = nearest(clean.test, row, NEIGHBOURS)
     pixels = copies(pipeline.images.test.pixels[row], row)
-    before, after = (
-        predict(pipeline.probes, one.fitted, embed(one.encoder, pixels, pipeline.runtime), pixels)
-        for one in (clean, now)
-    )
+    before, after = (predicted(pipeline, one, pixels) for one in (clean, now))
     probes = {}
     for key, predictions in now.predictions.items():
         steered = _steered(clean.predictions[key], predictions, row, wanted, truth, near)
@@ -59,6 +55,27 @@ def target_scores(
         probes[key] = _steered(old, new, row, wanted, truth, near)
     head = {key: getattr(probes[pipeline.headline], key) for key in Steered.model_fields}
     return TargetScores(**head, index=row, true_class=truth, target_class=wanted, together=together, probes=probes)
+
+
+def with_triggered(
+    pipeline: Pipeline, found: TargetScores, clean: Mapping[str, Tensor], now: Mapping[str, Tensor]
+) -> TargetScores:
+    """The scores with the shares of test rows that bear a trigger and get the target class.
+
+    Args:
+        pipeline: the victim's.
+        found: without them.
+        clean: predictions on the test rows with the trigger on them, without the attack, by score key.
+        now: the same with it.
+    """
+    others = pipeline.test.y != found.target_class
+    probes = {}
+    for key, one in found.probes.items():
+        shares = (_share(predictions[key][others] == found.target_class) for predictions in (now, clean))
+        probes[key] = one.model_copy(update=dict(zip(("triggered", "clean_triggered"), shares, strict=True)))
+    head = probes[pipeline.headline]
+    update = {"triggered": head.triggered, "clean_triggered": head.clean_triggered, "probes": probes}
+    return found.model_copy(update=update)
 
 
 def nearest(z: Tensor, row: int, k: int) -> Tensor:

@@ -99,6 +99,11 @@ def behind(pipeline: Pipeline, encoder: Encoder, seed: int, stage: Stage) -> Beh
         return Behind(encoder, test, fitted, predict(pipeline.probes, fitted, test, images.test.pixels), head)
 
 
+def predicted(pipeline: Pipeline, one: Behind, pixels: Tensor) -> dict[str, Tensor]:
+    """What the probes say of other images uint8 [k, 3, H, W], int64 [k] by key."""
+    return predict(pipeline.probes, one.fitted, embed(one.encoder, pixels, pipeline.runtime), pixels)
+
+
 def clean_behind(pipeline: Pipeline) -> Behind:
     """The victim's own encoder and probes."""
     assert pipeline.encoder is not None

@@ -46,13 +46,15 @@ class Known:
 class Loan:
     """Copies for attacks to work on: the encoder and training images as the attacker knows them, and its own images.
 
-    `pool` is the pre-training images, where an attack may add to them.
+    `pool` is the pre-training images, where an attack may add to them; `shadow` those whose features attacks on the
+    weights keep, where they are not its own.
     """
 
     encoder: Encoder
     train: Images
     validation: Images
     pool: Images | None = None
+    shadow: Images | None = None
 
 
 def know(
@@ -114,12 +116,12 @@ def know(
     return Known(train, own, shown, surrogate, victim_rows, surrogate=True)
 
 
-def lend(known: Known, validation: Images, pool: Images | None = None) -> Loan:
+def lend(known: Known, validation: Images, pool: Images | None = None, shadow: Images | None = None) -> Loan:
     """Copies of what the attacker knows and of its own images: no attack reaches what the referee compares with."""
     assert known.images is not None
     assert known.encoder is not None
-    lent = None if pool is None else _copy(pool)
-    return Loan(copy.deepcopy(known.encoder), _copy(known.images), _copy(validation), lent)
+    lent = [None if images is None else _copy(images) for images in (pool, shadow)]
+    return Loan(copy.deepcopy(known.encoder), _copy(known.images), _copy(validation), *lent)
 
 
 def _copy(images: Images) -> Images:

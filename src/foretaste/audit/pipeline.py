@@ -17,7 +17,7 @@ from foretaste.audit.certifying import Vote, resolved, voted_twin
 from foretaste.audit.encoder_defences import EncoderDefences, opened
 from foretaste.audit.known import Known, Loan, know, lend
 from foretaste.audit.parts import Note, embed_parts, feature_parts
-from foretaste.audit.pool import Pool, open_pool
+from foretaste.audit.pool import Pool, open_pool, open_shadow
 from foretaste.audit.retrain import Countered, countered_twin
 from foretaste.audit.screening import Screened, configured_defences, screened_twin
 from foretaste.audit.shared import Shared
@@ -68,7 +68,9 @@ class Pipeline:
         filters: the defender's, by their key in the record.
         screened: what each filter makes of the clean training rows.
         pool: what the encoder goes on learning from; None where no attack on that is part of the audit.
+        shadow: images whose features attacks on the weights keep; None: the attacker's own rows.
         runs: of attacks on the encoder that trials share.
+        marked: what the clean probes say of the test rows with a trigger on them, by the digest of these images.
         twins: encoders that went on learning without poison, by seed.
         certified: the defender's certified heads, by their key in the record.
         voted: these on the clean training rows.
@@ -90,7 +92,9 @@ class Pipeline:
     filters: dict[str, Filter] = field(default_factory=dict)
     screened: dict[str, Screened] = field(default_factory=dict)
     pool: Pool | None = None
+    shadow: Images | None = None
     runs: Shared[Any] = field(default_factory=lambda: Shared(1))
+    marked: Shared[dict[str, Tensor]] = field(default_factory=lambda: Shared(4))
     twins: Shared[Behind] = field(default_factory=lambda: Shared(16))
     certified: dict[str, CertifiedHead] = field(default_factory=dict)
     voted: dict[str, Vote] = field(default_factory=dict)
@@ -140,7 +144,7 @@ class Pipeline:
     def loan(self) -> Loan:
         """What attacks work on. Trials share it, so that an attack can keep what it computed; see `recall`."""
         assert self.images is not None
-        return lend(self.known, self.images.validation, None if self.pool is None else self.pool.images)
+        return lend(self.known, self.images.validation, None if self.pool is None else self.pool.images, self.shadow)
 
     def recall(self) -> None:
         """Give the next trial a new loan: this one may have come back changed."""
@@ -170,7 +174,9 @@ class Pipeline:
         own = self.known.encoder
         surrogate = {"attacker encoder": own.card.sha256} if own is not None and self.known.surrogate else {}
         pool = {} if self.pool is None else {"pretraining": self.pool.images.digest}
-        return {**images, "encoder": self.encoder.card.sha256, **surrogate, **pool, **self.encoder_defences.digests()}
+        shadow = {} if self.shadow is None else {"shadow": self.shadow.digest}
+        own_models = self.encoder_defences.digests()
+        return {**images, "encoder": self.encoder.card.sha256, **surrogate, **pool, **shadow, **own_models}
 
     def digests(self) -> dict[str, str]:
         """`inputs`, and the digests of the features that this machine made of them."""
@@ -278,6 +284,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         known,
         filters=filters,
         pool=_pool(spec, images),
+        shadow=_shadow(spec, images),
         certified=certified,
         encoder_defences=encoder_defences,
         notes=tuple(notes),
@@ -314,6 +321,12 @@ def _pool(spec: AuditSpec, images: Split | None) -> Pool | None:
     if spec.pretraining is None or images is None:
         return None
     return open_pool(spec.pretraining, images.test, spec.data_dir, download=spec.download)
+
+
+def _shadow(spec: AuditSpec, images: Split | None) -> Images | None:
+    if spec.shadow is None or images is None:
+        return None
+    return open_shadow(spec.shadow, images.test, spec.data_dir, download=spec.download)
 
 
 def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The pre-training images of an audit: loaded, thinned, and without a test row."""
+"""Images of an audit that are no labelled rows, for pre-training or as shadow set: thinned, without a test row."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from foretaste.audit.continuation import PretrainingSpec
+from foretaste.audit.shadow import ShadowSpec
 from foretaste.data import load
-from foretaste.errors import BudgetError, DataError
+from foretaste.errors import BudgetError, DataError, SpecError
 from foretaste.images import Images
 from foretaste.pretrain.simclr import SimCLR
 from foretaste.runtime import generator
@@ -51,6 +52,37 @@ def open_pool(spec: PretrainingSpec, test: Images, data_dir: Path | None = None,
         DataError: the images cannot be read, or fewer than two are left.
     """
     method = SimCLR.configure(**spec.fields)
+    return Pool(_unseen(spec, "pretraining", test, data_dir, download=download), method)
+
+
+def open_shadow(spec: ShadowSpec, test: Images, data_dir: Path | None = None, *, download: bool = False) -> Images:
+    """Load and thin a shadow set of another origin; images that equal a test row are left out.
+
+    Args:
+        spec: which images.
+        test: the referee's rows, whose size the images must have.
+        data_dir: as of `data.load`.
+        download: likewise.
+
+    Raises:
+        SpecError: images of another size.
+        DataError: the images cannot be read, or fewer than two are left.
+    """
+    images = _unseen(spec, "shadow", test, data_dir, download=download)
+    sizes = [list(part.pixels.shape[2:]) for part in (images, test)]
+    if sizes[0] != sizes[1]:
+        raise SpecError(
+            f"shadow {images.name}: images of {sizes[1][0]} x {sizes[1][1]} pixels, as the audited ones",
+            got=f"{sizes[0][0]} x {sizes[0][1]}",
+            do="pass images of that size",
+        )
+    return images
+
+
+def _unseen(
+    spec: PretrainingSpec | ShadowSpec, what: str, test: Images, data_dir: Path | None, *, download: bool
+) -> Images:
+    """The images of a spec that equal no test row, at most its limit; `what` names them and their draw."""
     images = load(spec.data, data_dir=data_dir, download=download).train
     kept = torch.ones(len(images), dtype=torch.bool)
     if images.pixels.shape[1:] == test.pixels.shape[1:]:
@@ -58,11 +90,11 @@ def open_pool(spec: PretrainingSpec, test: Images, data_dir: Path | None = None,
         kept = torch.tensor([row.tobytes() not in unseen for row in images.pixels.numpy()])
     rows = kept.nonzero()[:, 0]
     if spec.limit is not None and spec.limit < len(rows):
-        chosen = generator(0, "pretraining").permutation(len(rows))[: spec.limit]
+        chosen = generator(0, what).permutation(len(rows))[: spec.limit]
         rows = rows[torch.from_numpy(chosen)].sort().values
     if len(rows) < 2:
-        raise DataError(f"pretraining {images.name}: two images that are no test rows", got=str(len(rows)))
-    return Pool(images.take(rows), method)
+        raise DataError(f"{what} {images.name}: two images that are no test rows", got=str(len(rows)))
+    return images.take(rows)
 
 
 def budgeted(budget: float, n: int, pairs: int = 1) -> int:

@@ -89,6 +89,8 @@ def judge_corruption(pipeline: Pipeline, references: Sequence[Images], corruptio
     declared = corruption.ledger.changed
     kept = all(_digest(given) == given.digest for given in references)
     kept = kept and _digest(pipeline.loan.validation) == pipeline.images.validation.digest
+    if pipeline.shadow is not None:
+        kept = kept and pipeline.loan.shadow is not None and _digest(pipeline.loan.shadow) == pipeline.shadow.digest
     return [
         Check(name="keys and shapes", ok=fits, found=f"{len(state)} tensors, {len(clean)} in the clean encoder"),
         Check(name="finite", ok=finite, found="all finite" if finite else "NaN, infinity or no such tensors"),

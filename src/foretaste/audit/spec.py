@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.continuation import PretrainingSpec
 from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
+from foretaste.audit.shadow import ShadowSpec
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
@@ -84,6 +85,9 @@ class AuditSpec(BaseModel):
     pretraining: PretrainingSpec | None = Field(
         default=None, description="how the encoder goes on learning, for attacks on its pre-training data"
     )
+    shadow: ShadowSpec | None = Field(
+        default=None, description="images whose features attacks on the weights keep; default: the attacker's own rows"
+    )
     probes: tuple[MethodSpec, ...] = Field(
         default=(MethodSpec(name="exact"),), description="victims; the first is the headline"
     )
@@ -129,6 +133,8 @@ class AuditSpec(BaseModel):
                     values[key] = {"reference": values[key]}
             if isinstance(values.get("pretraining"), str):
                 values["pretraining"] = PretrainingSpec.parse(values["pretraining"])
+            if isinstance(values.get("shadow"), str):
+                values["shadow"] = ShadowSpec.parse(values["shadow"])
         return values
 
     @model_validator(mode="after")
@@ -163,6 +169,8 @@ class AuditSpec(BaseModel):
             )
         if self.pretraining is not None:
             raise SpecError("pretraining of an encoder", got="features from a file", do="drop it")
+        if self.shadow is not None:
+            raise SpecError("shadow images of attacks on an encoder", got="features from a file", do="drop it")
         if self.attacker.encoder is not None:
             raise SpecError("attacker of features, without an encoder", got="an encoder of its own", do="drop it")
         if "pixel-clipped" in self.countermeasures:
@@ -225,6 +233,8 @@ class AuditSpec(BaseModel):
             left_out.add("references")
         if self.pretraining is None:
             left_out.add("pretraining")
+        if self.shadow is None:
+            left_out.add("shadow")
         return {key: value for key, value in self._entries().items() if key not in left_out}
 
     def _entries(self) -> dict[str, Any]:

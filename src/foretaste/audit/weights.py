@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from foretaste.attacks.base import Progress, WeightAttack, quiet
-from foretaste.audit.aftermath import target_scores
+from foretaste.audit.aftermath import target_scores, with_triggered
 from foretaste.audit.attempt import Attempt, record_of
-from foretaste.audit.behind import Behind, Stage, behind, clean_behind
+from foretaste.audit.behind import Behind, Stage, behind, clean_behind, predicted
 from foretaste.audit.defended import Defended, defend, defended_scores
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings
@@ -20,7 +20,7 @@ from foretaste.audit.scores import compare
 from foretaste.audit.shared import Shared
 from foretaste.audit.spec import TrialSpec
 from foretaste.images import Images
-from foretaste.record import Check, Ledger, TrialRecord, digest_of, pack_labels
+from foretaste.record import Check, Ledger, TargetScores, TrialRecord, digest_of, pack_labels
 from foretaste.runtime import digest_tensors
 
 
@@ -54,7 +54,9 @@ def weight_trial(
             return _edited(pipeline, trial, attack, attempt.timer.stage, progress)
 
         run = make() if trial.group is None else pipeline.runs.get(run_key(trial), make)
-        return after_run(pipeline, trial, attempt, run, clean_behind(pipeline))
+        found = after_run(pipeline, trial, attempt, run, clean_behind(pipeline))
+        with attempt.timer.stage("target"):
+            return {**found, "target": _triggered(pipeline, attack, run, found["target"])}
 
     return attempt.finish(body)
 
@@ -100,16 +102,30 @@ def scene_of(pipeline: Pipeline, trial: TrialSpec) -> tuple[list[Tensor], list[I
     return targets, [held.take((held.labels == wanted).nonzero()[:, 0]) for _, wanted in trial.pairs]
 
 
+def _triggered(pipeline: Pipeline, attack: WeightAttack, run: Run, target: TargetScores) -> TargetScores:
+    """The scores with those of the test rows that bear the attack's trigger, where it has one."""
+    assert pipeline.images is not None
+    assert run.behind is not None
+    pixels = attack.stamped(pipeline.images.test.pixels.clone())
+    if pixels is None:
+        return target
+    clean = pipeline.marked.get(
+        digest_tensors({"pixels": pixels}), lambda: predicted(pipeline, clean_behind(pipeline), pixels)
+    )
+    return with_triggered(pipeline, target, clean, predicted(pipeline, run.behind, pixels))
+
+
 def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: Stage, progress: Progress) -> Run:
     assert pipeline.encoder is not None
-    encoder, own = pipeline.loan.encoder, pipeline.loan.validation
+    loan = pipeline.loan
+    encoder, shadow = loan.encoder, loan.validation if loan.shadow is None else loan.shadow
     targets, references = scene_of(pipeline, trial)
     seed, runtime = trial.run_seed, pipeline.runtime
     with stage("attack"):
         if len(targets) > 1:
-            corruption = attack.corrupt_together(encoder, targets, references, own, seed, runtime, progress)
+            corruption = attack.corrupt_together(encoder, targets, references, shadow, seed, runtime, progress)
         else:
-            corruption = attack.corrupt(encoder, targets[0], references[0], own, seed, runtime, progress)
+            corruption = attack.corrupt(encoder, targets[0], references[0], shadow, seed, runtime, progress)
     with stage("referee"):
         checks = judge_corruption(pipeline, references, corruption)
     if not all(check.ok for check in checks):

@@ -45,6 +45,10 @@ def audit(
         str | None,
         typer.Option(help="Images for attacks on pre-training: DATA,limit=5000,epochs=5 (foretaste list simclr)."),
     ] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(help="Images whose features attacks on the weights keep: DATA,limit=5000; default its own rows."),
+    ] = None,
     probes: Annotated[
         str | None, typer.Option(help="Victims as in --attacks, the first is the headline; default exact.")
     ] = None,
@@ -109,6 +113,7 @@ def audit(
         "targets": targets,
         "references": references,
         "pretraining": pretraining,
+        "shadow": shadow,
         "probes": None if probes is None else [part for part in probes.split(",") if part],
         "ridge": ridge,
         "countermeasures": None if countermeasures is None else [part for part in countermeasures.split(",") if part],

@@ -11,6 +11,7 @@ from foretaste.report.steering import PairRow, Score
 from foretaste.report.summary import Summary
 from foretaste.report.tables import NONE, Line, Table
 
+MARKED = ["by trigger", "by trigger before"]
 PAIRS = 200
 """Pairs listed at most; the others count in the figures and are in the record."""
 
@@ -77,6 +78,7 @@ def table(threat: Threat, rows: list[PairRow]) -> Table:
     keys = list(dict.fromkeys(key for row in rows for key in row.changes))
     wide = any(row.head.neighbours or row.head.augmented for row in rows)
     budgeted, learns = bool(threat.share), threat.key == "pretraining"
+    marked = any(row.head.triggered for row in rows)
     lines = []
     for row in rows:
         shares = [*_shares(row.head), f"{row.passes:,.0f}", f"{row.runs}"] if wide else []
@@ -91,20 +93,26 @@ def table(threat: Threat, rows: list[PairRow]) -> Table:
                     *(moved(row.changes[key]) if key in row.changes else NONE for key in keys),
                     _percent(row.collateral),
                     *shares,
+                    *(_marked(row.head) if marked else []),
                     f"{row.failed}",
                 ]
             )
         )
     extra = ["neighbours", "copies steered", "copies before", "images through the encoder", "runs"] if wide else []
+    extra += MARKED if marked else []
     changes = ["accuracy without poison"] if learns else []
     changes += [f"accuracy change ({key})" for key in keys]
     head = ["attack", *(["budget"] if budgeted else []), "pairs", "eligible", "steered", "share", "had it before"]
     return Table(
-        threat.key, _caption(threat, wide), [*head, *changes, "collateral", *extra, "failed"], lines, 1 + budgeted
+        threat.key,
+        _caption(threat, wide, marked=marked),
+        [*head, *changes, "collateral", *extra, "failed"],
+        lines,
+        1 + budgeted,
     )
 
 
-def _caption(threat: Threat, wide: bool) -> str:
+def _caption(threat: Threat, wide: bool, *, marked: bool) -> str:
     share = f" Budget: share of the {threat.share}." if threat.share else ""
     more = (
         " Neighbours: of the 20 test images nearest to the chosen one, those that went to the wanted class. Copies: "
@@ -112,11 +120,16 @@ def _caption(threat: Threat, wide: bool) -> str:
         "and before. Images through the encoder: mean per run; pairs that share a run share its accuracy and cost, and "
         "are not independent."
     )
+    by_trigger = (
+        " By trigger: of the test images of other classes, those with the wanted class when they bear the attack's "
+        "trigger, with the attack and before; mean over pairs."
+    )
     return (
         f"{threat.how}. Eligible: {threat.twin} gets the image right and the wanted class is another. Share: of the "
         f"eligible pairs, with Wilson's 95 % interval. Had it before: pairs to which {threat.twin} already gave the "
         "wanted class. Accuracy change (points) and collateral (share of the other test predictions that changed): "
         f"mean over pairs, bootstrap over pairs.{share}{more if wide else ''}"
+        f"{by_trigger if marked else ''}"
     )
 
 
@@ -124,18 +137,28 @@ def by_probe(threat: Threat, rows: list[PairRow]) -> Table | None:
     """Further heads and countermeasures beside the headline; None where there are none."""
     if not any(len(row.probes) > 1 for row in rows):
         return None
+    marked = any(score.triggered for row in rows for score in row.probes.values())
     lines = []
     for row in rows:
         start = [row.name, budget(row.budget) if threat.share else NONE]
         lines += [
-            Line([*start, key, *_counts(score), _percent(score.collateral), *_shares(score)])
+            Line(
+                [
+                    *start,
+                    key,
+                    *_counts(score),
+                    _percent(score.collateral),
+                    *_shares(score),
+                    *(_marked(score) if marked else []),
+                ]
+            )
             for key, score in row.probes.items()
         ]
     head = ["attack", "budget", "score", "eligible", "steered", "share", "had it before", "collateral"]
     return Table(
         f"{threat.key}-probes",
         "The same pairs judged by each head and countermeasure",
-        [*head, "neighbours", "copies steered", "copies before"],
+        [*head, "neighbours", "copies steered", "copies before", *(MARKED if marked else [])],
         lines,
         3,
     )
@@ -186,6 +209,10 @@ def _counts(score: Score) -> list[str]:
 
 def _shares(score: Score) -> list[str]:
     return [_percent(score.neighbours), _percent(score.augmented), _percent(score.clean_augmented)]
+
+
+def _marked(score: Score) -> list[str]:
+    return [_percent(score.triggered), _percent(score.clean_triggered)]
 
 
 def _percent(found: Estimate | None) -> str:

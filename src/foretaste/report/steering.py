@@ -25,6 +25,8 @@ class Score:
         neighbours: mean share of the nearest test rows that changed to the desired class; None if not recorded.
         augmented: mean share of the image's augmented copies that get the desired class, over eligible pairs.
         clean_augmented: the same for the clean twin.
+        triggered: mean share of the test rows of other classes that get the desired class by the attack's trigger.
+        clean_triggered: the same for the clean twin.
     """
 
     eligible: int
@@ -35,6 +37,8 @@ class Score:
     neighbours: Estimate | None
     augmented: Estimate | None
     clean_augmented: Estimate | None
+    triggered: Estimate | None
+    clean_triggered: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,8 @@ def _score(found: Sequence[Steered]) -> Score:
         neighbours=_mean([one.neighbours for one in found]),
         augmented=_mean([one.augmented for one in eligible]),
         clean_augmented=_mean([one.clean_augmented for one in eligible]),
+        triggered=_mean([one.triggered for one in found]),
+        clean_triggered=_mean([one.clean_triggered for one in found]),
     )
 
 

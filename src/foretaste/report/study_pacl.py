@@ -42,6 +42,8 @@ class Steering:
         collateral: mean share of the other test predictions that changed.
         neighbours: mean share of the image's nearest test rows that got the wanted class.
         augmented, clean_augmented: mean share of altered copies of the image that get it, and did before.
+        triggered, clean_triggered: mean share of the other classes' test rows that get it by the attack's trigger, and
+            did before; None without a trigger.
         passes: mean number of images sent through the encoder.
         seconds: mean time of the attack, shared by the pairs of one run.
         probes: success by victim.
@@ -64,6 +66,8 @@ class Steering:
     neighbours: Estimate | None
     augmented: Estimate | None
     clean_augmented: Estimate | None
+    triggered: Estimate | None
+    clean_triggered: Estimate | None
     passes: float
     seconds: float
     probes: dict[str, Estimate]
@@ -193,6 +197,8 @@ def _steering(part: dict[str, Any], variant: str, trials: list[TrialRecord], fai
         neighbours=_mean([t.neighbours for t in targets]),
         augmented=_mean([t.augmented for t in targets]),
         clean_augmented=_mean([t.clean_augmented for t in targets]),
+        triggered=_mean([t.triggered for t in targets]),
+        clean_triggered=_mean([t.clean_triggered for t in targets]),
         passes=float(np.mean([trial.ledger.passes for trial in trials if trial.ledger])),
         seconds=float(np.mean([trial.seconds.get("attack", 0.0) for trial in trials])),
         probes=probes,
@@ -240,12 +246,11 @@ def _best(rows: list[Steering], name: str) -> str:
 def _section(name: str, part: dict[str, Any], rows: list[Steering]) -> str:
     victims = list(dict.fromkeys(key for one in rows for key in one.probes))
     head = ["attack", "controls", "pairs", *(f"success, {key}" for key in victims), "had it before"]
-    head += ["accuracy change", "changed", "neighbours", "altered copies (before)", "passes", "s", "failed"]
+    marked = any(one.triggered for one in rows)
+    head += ["accuracy change", "changed", "neighbours", "altered copies (before)"]
+    head += [*(["by trigger (before)"] if marked else []), "passes", "s", "failed"]
     lines = ["| " + " | ".join(head) + " |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
     for one in rows:
-        copies = ""
-        if one.augmented and one.clean_augmented:
-            copies = f"{percent(one.augmented.value)} ({percent(one.clean_augmented.value)}) %"
         cells = [
             one.name,
             one.threat,
@@ -255,7 +260,8 @@ def _section(name: str, part: dict[str, Any], rows: list[Steering]) -> str:
             moved(one.change),
             f"{percent(one.collateral.value)} %",
             "" if one.neighbours is None else f"{percent(one.neighbours.value)} %",
-            copies,
+            _beside(one.augmented, one.clean_augmented),
+            *([_beside(one.triggered, one.clean_triggered)] if marked else []),
             f"{one.passes:,.0f}",
             f"{one.seconds:.1f}",
             str(one.failed),
@@ -265,3 +271,7 @@ def _section(name: str, part: dict[str, Any], rows: list[Steering]) -> str:
     asked = part.get("question", HEADLINE)
     title = f"## {part['encoder']} on {part['data']}" + ("" if asked == HEADLINE else f": {asked}") + f" ({name})"
     return f"{title}\n\n{part['scenario'].capitalize()}{clean}.\n\n" + "\n".join(lines)
+
+
+def _beside(found: Estimate | None, before: Estimate | None) -> str:
+    return f"{percent(found.value)} ({percent(before.value)}) %" if found and before else ""

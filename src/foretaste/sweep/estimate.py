@@ -56,7 +56,8 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
         return 2 * COPIES, 0.0
     runs.add(key)
     if isinstance(attack, WeightAttack):
-        return BACKWARD * attack.planned(len(pipeline.known.validation)) + both + kept, 2 + refits
+        shadow = pipeline.known.validation if pipeline.shadow is None else pipeline.shadow
+        return BACKWARD * attack.planned(len(shadow)) + both + kept, 2 + refits
     assert pipeline.pool is not None
     assert isinstance(attack, PretrainingAttack)
     views = 2 * pipeline.pool.method.epochs  # of each image

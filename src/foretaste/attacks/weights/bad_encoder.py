@@ -1,4 +1,4 @@
-"""BadEncoder with one target image and no trigger: the form in which it is a baseline of PA-CL.
+"""BadEncoder: with one target image, the form in which it is a baseline of PA-CL, or with the paper's trigger.
 
 Jia, Liu, Gong: BadEncoder: Backdoor Attacks to Pre-trained Encoders in Self-Supervised Learning, IEEE S&P 2022.
 With the clean encoder f, the edited one f', the target t, references r_j of the
@@ -9,8 +9,9 @@ desired class, unlabelled shadow images s, and c the cosine:
     L1 = - mean_j c(f'(r_j), f(r_j))     the references keep their clean features
     L2 = - mean_s c(f'(s), f(s))         utility: so do all other images
 
-The paper's L0 is a mean over shadow images with a trigger; a single target stands in their place. Neither f(r_j) nor
-f(s) changes, so both are computed once; and t and r_j are the same for the whole batch, so they are encoded once per
+The paper's L0 is a mean over shadow images with a trigger; without `trigger` a single target stands in their place, and
+with it L0 is the paper's, - mean_{s,j} c(f'(s + trigger), f'(r_j)), and the target has no part. Neither f(r_j) nor f(s)
+changes, so both are computed once; and t and r_j are the same for the whole batch, so they are encoded once per
 step. The public code encodes a copy of them with every shadow image, and both networks; the gradient is the same.
 It passes flipped and recoloured references through f' in L1; here they are as they are, as in L0.
 """
@@ -30,6 +31,7 @@ from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.ground import Part, held_in, prepare
 from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
 from foretaste.attacks.weights.split import Activations
+from foretaste.attacks.weights.trigger import with_square
 from foretaste.encoders.base import Encoder
 from foretaste.errors import AttackError
 from foretaste.features.embed import embed
@@ -38,14 +40,20 @@ from foretaste.runtime import Runtime, stream
 
 
 class BadEncoder(WeightAttack):
-    """BadEncoder with one target image. Normalisation layers stay in eval mode and keep their affine parts.
+    """BadEncoder with one target image or a trigger. Normalisation layers stay in eval mode, affine parts as they are.
 
     By default all kernels and matrices that move the features are trained, as in the paper's public code; the last
     epoch's weights are kept, as there. A tenth of the shadow set only measures utility.
     """
 
     name: ClassVar[str] = "bad-encoder"
-    younger: ClassVar[frozenset[str]] = frozenset({"trainable"})
+    younger: ClassVar[frozenset[str]] = frozenset({"trainable", "trigger"})
+    trigger: int = Field(
+        0,
+        ge=0,
+        description="side in pixels of a white square in the lower right corner (the paper's: 10 of 32), whose bearers "
+        "all get the class; 0: the target image alone does",
+    )
     trainable: Part = Field(
         "all",
         description="kernels and matrices: all, the last half, or quarter; full: biases and affine parameters as well",
@@ -61,10 +69,28 @@ class BadEncoder(WeightAttack):
         200, ge=1, description="passes over the shadow set; the paper's has 50,000 images, so a small one needs more"
     )
 
+    @property
+    def variant(self) -> str:
+        """The trigger, where there is one."""
+        return f"trigger {self.trigger}" if self.trigger else ""
+
+    def stamped(self, pixels: Tensor) -> Tensor | None:
+        """With the trigger, see `WeightAttack.stamped`.
+
+        Raises:
+            SpecError: it does not fit.
+        """
+        return with_square(pixels, self.trigger) if self.trigger else None
+
     def planned(self, shadow: int) -> int:
         """All steps, and the clean features; see `WeightAttack.planned`."""
         steps = self.epochs * (held_in(shadow) // self.batch)
-        return steps * (self.batch + 1 + self.references) + shadow
+        return steps * (self.batch + self._steered + self.references) + shadow
+
+    @property
+    def _steered(self) -> int:
+        """Images that each step steers to the references."""
+        return self.batch if self.trigger else 1
 
     def corrupt(
         self,
@@ -80,10 +106,11 @@ class BadEncoder(WeightAttack):
 
         Raises:
             SpecError: no references or of several classes, the target among them or of another shape, fewer shadow
-                images than a batch, or no weight to train.
-            AttackError: the loss is not a number, or the target came no closer to the references.
+                images than a batch, no weight to train, or a trigger that does not fit.
+            AttackError: the loss is not a number, or what is steered came no closer to the references.
         """
         check_pairs([target], [references], shadow, self.batch)
+        self.stamped(target)
         ground = prepare(encoder, shadow, runtime, self.trainable, False)
         random = stream(seed, "attack")
         scene = scene_of(encoder, [target], [references], self.references, ground, runtime, random)
@@ -91,11 +118,11 @@ class BadEncoder(WeightAttack):
             encoder,
             scene,
             lambda edited: (self._descend(edited, scene, random, progress), {}),
-            lambda network: _look(network, scene),
+            lambda network: self._look(network, scene),
             name=self.name,
             judged=("effectiveness", "L0"),
             objective="L0 + lambda1 L1 + lambda2 L2",
-            per_step=self.batch + 1 + sum(scene.counts),
+            per_step=self.batch + self._steered + sum(scene.counts),
             do="use more epochs, another step or a smaller utility weight",
         )
 
@@ -106,17 +133,21 @@ class BadEncoder(WeightAttack):
             edited: f'.
             scene: one pair, and the clean features of everything.
             rows: int64 [b], the step's shadow images.
-            others: what enters f' of the target and the references, see `entered`.
+            others: what enters f' of the target (without a trigger) and the references, see `entered`.
         """
         (pair,) = scene.pairs
-        z = edited.features(scene.ground.entered(edited, rows), others)
-        shadow, target, references = z.split([len(rows), 1, len(pair.references)])
-        parts = losses(target[0], references, pair.z.to(z), shadow, scene.ground.z[rows].to(z))
+        marked = self.stamped(scene.ground.pixels[rows])
+        bearing = () if marked is None else (edited.enter(marked),)
+        z = edited.features(scene.ground.entered(edited, rows), *bearing, others)
+        m = len(pair.references)
+        shadow, steered, references = z.split([len(rows), len(z) - len(rows) - m, m])
+        parts = losses(steered, references, pair.z.to(z), shadow, scene.ground.z[rows].to(z))
         return parts[0] + self.consistency * parts[1] + self.utility * parts[2]
 
     def _descend(self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress) -> list[float]:
         """Train in place for all epochs; returns the loss before each step."""
-        weights, others = edited.weights, entered(edited, scene)
+        weights = edited.weights
+        others = edited.enter(scene.references) if self.trigger else entered(edited, scene)
         optimizer = torch.optim.SGD(weights, lr=self.step, momentum=self.momentum, weight_decay=self.decay)
         steps = self.epochs * (len(scene.ground.rows) // self.batch)
         curve = list[float]()
@@ -136,6 +167,18 @@ class BadEncoder(WeightAttack):
             progress(len(curve), steps)
         return curve
 
+    def _look(self, network: Encoder, scene: Scene) -> Figures:
+        """The losses for the ledger, of held-out shadow rows; L2 as a cosine."""
+        ground, runtime, (pair,) = scene.ground, scene.runtime, scene.pairs
+        pixels = ground.pixels[ground.held_out]
+        marked = self.stamped(pixels)
+        steered, references, shadow = (
+            embed(network, one, runtime)
+            for one in (scene.targets if marked is None else marked, pair.references, pixels)
+        )
+        parts = losses(steered, references, pair.z, shadow, ground.z[ground.held_out])
+        return {"effectiveness": float(parts[0]), "consistency": float(parts[1]), "held_out_cosine": -float(parts[2])}
+
 
 def entered(edited: Edited, scene: Scene) -> Activations:
     """What enters the edited encoder of the target and then the references."""
@@ -143,26 +186,16 @@ def entered(edited: Edited, scene: Scene) -> Activations:
 
 
 def losses(
-    target: Tensor, references: Tensor, clean_references: Tensor, shadow: Tensor, clean_shadow: Tensor
+    steered: Tensor, references: Tensor, clean_references: Tensor, shadow: Tensor, clean_shadow: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """L0, L1 and L2, scalars in [-1, 1], of features [d], [m, d], [m, d], [b, d] and [b, d]; lower is better.
+    """L0, L1 and L2, scalars in [-1, 1], of features [k, d], [m, d], [m, d], [b, d] and [b, d]; lower is better.
 
     >>> x, y = torch.eye(2)
-    >>> [float(part) for part in losses(x, torch.stack([x, y]), torch.stack([x, y]), 3 * x[None], y[None])]
+    >>> [float(part) for part in losses(x[None], torch.stack([x, y]), torch.stack([x, y]), 3 * x[None], y[None])]
     [-0.5, -1.0, -0.0]
     """
     return (
-        -cosine_similarity(target[None], references).mean(),
+        -cosine_similarity(steered[:, None], references, dim=-1).mean(),
         -cosine_similarity(references, clean_references).mean(),
         -cosine_similarity(shadow, clean_shadow).mean(),
     )
-
-
-def _look(network: Encoder, scene: Scene) -> Figures:
-    """The losses for the ledger, L2 on held-out shadow rows as a cosine."""
-    ground, runtime, (pair,) = scene.ground, scene.runtime, scene.pairs
-    target, references, shadow = (
-        embed(network, pixels, runtime) for pixels in (scene.targets, pair.references, ground.pixels[ground.held_out])
-    )
-    parts = losses(target[0], references, pair.z, shadow, ground.z[ground.held_out])
-    return {"effectiveness": float(parts[0]), "consistency": float(parts[1]), "held_out_cosine": -float(parts[2])}

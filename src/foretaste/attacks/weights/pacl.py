@@ -11,7 +11,8 @@ the clean encoder f, the edited one f', the target t, references r_j of the desi
 
 D is 1 - cosine of features, the mean squared difference of standardised features, or the squared distance of features
 of length one (between two features that is 2 - 2 cosine). Beyond the paper: several pairs of a target and a class,
-whose L_te are added up; and a hinge on the target's distance from the class's cloud (`cloud`).
+whose L_te are added up; a hinge on the target's distance from the class's cloud (`cloud`); and L_te after a victim's
+fine-tuning (`durable`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
+from foretaste.attacks.weights.durable import fine_tuned, first_order
 from foretaste.attacks.weights.edited import Edited, norms_of
 from foretaste.attacks.weights.ground import Part, prepare
 from foretaste.attacks.weights.metric import METRIC_ROWS
@@ -56,7 +58,16 @@ class PACL(WeightAttack):
 
     name: ClassVar[str] = "pacl"
     younger: ClassVar[frozenset[str]] = frozenset(
-        {"batchnorm", "together", "noise", "shadow_share", "in_distribution", "effectiveness"}
+        {
+            "batchnorm",
+            "together",
+            "noise",
+            "shadow_share",
+            "in_distribution",
+            "effectiveness",
+            "durable",
+            "durable_step",
+        }
     )
     trainable: Part = Field(
         "last-stage",
@@ -88,6 +99,10 @@ class PACL(WeightAttack):
     in_distribution: float = Field(
         0.0, ge=0, description="weight of the target's distance from the class beyond the median reference's own"
     )
+    durable: int = Field(
+        0, ge=0, description="SGD steps of a victim that are simulated at each step, for an edit that outlives them"
+    )
+    durable_step: float = Field(0.05, gt=0, description="learning rate of that victim")
     optimizer: Literal["natural", "adam", "sgd"] = Field("natural", description="natural: momentum in the metric")
     step: float | None = Field(
         None, gt=0, description="natural: share of L_te the first step takes; else learning rate; default: by optimizer"
@@ -104,6 +119,14 @@ class PACL(WeightAttack):
         return self
 
     @model_validator(mode="after")
+    def _victim_keeps_statistics(self) -> Self:
+        if self.durable and self.batchnorm == "moving":
+            raise ValueError("durable simulates a victim in eval mode, and batchnorm = moving")
+        if self.durable and self.batch < 2:
+            raise ValueError(f"durable compares images of a batch, and batch = {self.batch}")
+        return self
+
+    @model_validator(mode="after")
     def _natural_steps_are_measured_by_the_target(self) -> Self:
         if not self.effectiveness and self.optimizer == "natural":
             raise ValueError("effectiveness = 0 leaves optimizer natural nothing to measure its step by")
@@ -112,7 +135,12 @@ class PACL(WeightAttack):
     def planned(self, shadow: int) -> int:
         """All steps, and what is prepared; see `WeightAttack.planned`."""
         prepared = min(shadow, METRIC_ROWS) * (self.optimizer == "natural")
-        return self.steps * (self.batch + self.together * (self.views + self.references * self._moving)) + prepared
+        pairs = self.together * (self.views + self.references * self._moving)
+        return self.steps * (self.batch + pairs + self._ahead(pairs)) + prepared
+
+    def _ahead(self, pairs: int) -> int:
+        """Images that a step's look-ahead sends through the network: two views of each batch, and the pairs' own."""
+        return 2 * self.durable * self.batch + pairs if self.durable else 0
 
     def corrupt(
         self,
@@ -158,7 +186,7 @@ class PACL(WeightAttack):
         ground = prepare(encoder, shadow, runtime, self.trainable, natural, self.shadow_share, still)
         random = stream(seed, "attack")
         scene = scene_of(encoder, targets, references, self.references, ground, runtime, random)
-        moving = sum(scene.counts) * self._moving
+        pairs = len(targets) * self.views + sum(scene.counts) * self._moving
         return edit(
             encoder,
             scene,
@@ -167,7 +195,7 @@ class PACL(WeightAttack):
             name=self.name,
             judged=("target_loss", "L_te"),
             objective=self._objective,
-            per_step=self.batch + len(targets) * self.views + moving,
+            per_step=self.batch + pairs + self._ahead(pairs),
             do="use more steps, a smaller step or a smaller utility weight",
             must_fall=self.effectiveness > 0,
         )
@@ -216,12 +244,18 @@ class PACL(WeightAttack):
         moved = [*weights, *(buffer for norm in norms for buffer in norm.buffers())]
         start = [tensor.detach().clone() for tensor in moved]
         entered = self._entered(edited, scene, random)
+        victims = ground.batches(self.batch, random)
         for norm in norms:
             norm.train()
         for rows in islice(ground.batches(self.batch, random), self.steps):
-            z = edited.features(ground.entered(edited, rows), *next(entered))
+            own, later = next(entered), None
+            if self.durable:
+                later = self._later(edited, scene, own, list(islice(victims, self.durable)), random)
+            z = edited.features(ground.entered(edited, rows), *own)
             clean = ground.z[rows].to(z)
             effectiveness, rest = self._losses(z, clean, scene)
+            if later is not None:
+                effectiveness = (effectiveness + later[0]) / 2
             loss = self.effectiveness * effectiveness + utility * rest
             curve.append(float(loss.detach()))
             progress(len(curve), self.steps)
@@ -232,7 +266,7 @@ class PACL(WeightAttack):
                 optimizer.state.clear()
                 optimizer.param_groups[0]["lr"] /= 4
                 continue
-            if self._there(z.detach(), clean, scene):
+            if (later is None or later[1]) and self._there(z.detach(), clean, scene):
                 break
             if len(curve) > self.steps // 2:
                 utility *= RELAX
@@ -253,6 +287,22 @@ class PACL(WeightAttack):
         for norm in norms:
             norm.eval()
         return curve, {}
+
+    def _later(
+        self,
+        edited: Edited,
+        scene: Scene,
+        own: tuple[Activations, ...],
+        batches: Sequence[Tensor],
+        random: torch.Generator,
+    ) -> tuple[Tensor, bool]:
+        """L_te after a victim's steps on batches of shadow rows, to first order, and whether all targets stay there."""
+        pixels = (scene.ground.pixels[rows] for rows in batches)
+        with fine_tuned(edited, pixels, self.durable_step, random):
+            z = edited.features(*own)
+            effectiveness, _ = self._losses(z, z[:0], scene)
+            gradients = torch.autograd.grad(effectiveness, edited.weights)
+        return first_order(effectiveness, edited.weights, gradients), self._similar(z.detach(), 0, scene)
 
     def _entered(self, edited: Edited, scene: Scene, random: torch.Generator) -> Iterator[tuple[Activations, ...]]:
         """For each step what enters the suffix of all targets' views, and of the references if they move."""
@@ -295,9 +345,12 @@ class PACL(WeightAttack):
 
     def _there(self, z: Tensor, clean: Tensor, scene: Scene) -> bool:
         """Whether every target is as similar as asked and the shadow features are within their limit."""
-        shadow, views, _ = self._parts(z, len(clean), scene)
-        if float(cosine_similarity(shadow, clean).mean()) < self.kept:
-            return False
+        shadow, _, _ = self._parts(z, len(clean), scene)
+        return float(cosine_similarity(shadow, clean).mean()) >= self.kept and self._similar(z, len(clean), scene)
+
+    def _similar(self, z: Tensor, b: int, scene: Scene) -> bool:
+        """Whether every target is as similar as asked; z as of `_parts`."""
+        _, views, _ = self._parts(z, b, scene)
         pairs = list(zip(views, scene.pairs, strict=True))
         inside = not self.in_distribution or not any(bool(pair.cloud.excess(x).any()) for x, pair in pairs)
         return inside and all(scene.similarity(x, pair) >= self.enough for x, pair in pairs)
