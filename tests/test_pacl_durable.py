@@ -130,7 +130,7 @@ def test_costs_and_entries_say_what_is_simulated() -> None:
     attack = PACL(**FIELDS, durable=2)
     assert durable.ledger.passes - plain.ledger.passes == 40 * (2 * 2 * 64 + 1)
     assert attack.planned(400) - PACL(**FIELDS).planned(400) == 40 * (2 * 2 * 64 + 1)
-    assert not {"durable", "durable_step"} & PACL(**FIELDS).entry().keys() and attack.entry()["durable_step"] == 0.05
+    assert not {"durable", "durable_step"} & PACL(**FIELDS).entry().keys() and attack.entry()["durable"] == 2
     again = corrupt(durable=2, steps=3)
     assert digest_tensors(again.state) == digest_tensors(corrupt(durable=2, steps=3).state)
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from pydantic import Field
 from torch import Tensor
@@ -48,6 +48,31 @@ def poisoned_rows(budget: float, n: int) -> int:
     return rows
 
 
+class Evasion(Protocol):
+    """A filter of training rows as an adaptive attack is given it: a differentiable stand-in for its score.
+
+    It is made of the attacker's own clean rows alone; features are in the encoder's units. Attacks import no defence:
+    whoever joins the two passes one, in `Knowledge`.
+    """
+
+    @property
+    def threshold(self) -> float:
+        """The score that the poison is to stay at or below: a quantile of the attacker's own clean rows' scores."""
+        ...
+
+    def score(self, z: Tensor, y: Tensor) -> Tensor:
+        """How suspicious rows z float [m, d] with labels y int64 [m] are, [m], higher for more."""
+        ...
+
+    def penalty(self, z: Tensor, y: Tensor) -> tuple[float, Tensor]:
+        """Mean excess of the scores over the threshold, and its gradient with respect to z, [m, d]."""
+        ...
+
+    def project(self, z: Tensor, y: Tensor) -> Tensor:
+        """The nearest rows [m, d] at or below the threshold where that has a closed form; else z as it is."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """What the attacker of the labelled data knows: the victim's rows, own validation rows, the encoder, the head.
@@ -62,6 +87,7 @@ class Knowledge:
         encoder: None when features come from a file.
         runtime: where to compute.
         victim_rows: how many rows the victim trains on, where the attacker holds fewer or others of the same kind.
+        evasion: the filter that the attack was told to reckon with (its field `against`).
     """
 
     z: Tensor
@@ -74,6 +100,7 @@ class Knowledge:
     images: Images | None = None
     encoder: Encoder | None = None
     victim_rows: int | None = None
+    evasion: Evasion | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from foretaste.attacks.base import LabelledAttack, Poisoning, Progress, poisoned
 from foretaste.audit.attempt import Attempt, Timer, record_of
 from foretaste.audit.certifying import Vote, certificate_checks, certificate_warnings, certified_scores, voted
 from foretaste.audit.defended import defended_twin, defended_warnings
+from foretaste.audit.evading import with_evasion
 from foretaste.audit.exhibits import gallery, project
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings, controls, preflight
@@ -67,7 +68,7 @@ def labelled_trial(
         rows = poisoned_rows(budget, len(pipeline.train))
         known = pipeline.knowledge()
         with stage("attack"):
-            poisoning = attack.poison(known, rows, trial.seed, progress)
+            poisoning = attack.poison(with_evasion(attack, known), rows, trial.seed, progress)
         attempt.ledger = poisoning.ledger
         with stage("referee"):
             attempt.checks = judge_poisoning(pipeline, trial.attack, known, poisoning, budget, replaces=attack.replaces)

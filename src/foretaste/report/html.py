@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from foretaste.report import bracket, defences, details, encoder_defences, evidence, pairs, plots, tables
+from foretaste.report import bracket, defences, details, encoder_defences, evidence, matrix, pairs, plots, tables
 from foretaste.report.figure import Plot
 from foretaste.report.naming import class_name
 from foretaste.report.summary import Summary
@@ -25,7 +25,7 @@ from foretaste.report.tables import Table
 from foretaste.report.verdict import Sentence
 
 
-def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
+def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], heading: str) -> str:
     """The whole page as one string."""
     draw, own = _plotly(), _source("report.js")
     curves = plots.curves(summary)
@@ -33,7 +33,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
     objectives = details.objectives(summary)
     projections = details.projections(summary)
     brackets = bracket.figures(summary)
-    shown = [*curves, *brackets, *(one.plot for one in steering if one.plot), *projections, *objectives]
+    matrices = matrix.figures(summary)
+    shown = [*curves, *matrices, *brackets, *(one.plot for one in steering if one.plot), *projections, *objectives]
     topics: dict[str, list[Sentence]] = {}
     for sentence in verdict:
         topics.setdefault(sentence.topic, []).append(sentence)
@@ -44,6 +45,7 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             heading=heading,
             summary=summary,
             topics=topics,
+            advice=advice,
             policy=_policy([draw, own]),
             style=Markup(_source("report.css")),
             plotly=Markup(draw),
@@ -56,6 +58,8 @@ def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
             figures=[(plot.name, embed(plot.figure)) for plot in shown],
             labelled=tables.labelled(summary),
             judged=tables.judged(summary),
+            matrices=matrices,
+            matrix=matrix.table(summary),
             defences=defences.table(summary),
             brackets=brackets,
             bracket=bracket.table(summary),

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 
-from foretaste.report import bracket, defences, encoder_defences, evidence, pairs, tables
+from foretaste.report import bracket, defences, encoder_defences, evidence, matrix, pairs, tables
 from foretaste.report.summary import Summary
 from foretaste.report.tables import Table
 from foretaste.report.verdict import Sentence
 
 
-def page(summary: Summary, verdict: list[Sentence], heading: str) -> str:
+def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], heading: str) -> str:
     """The whole file as one string."""
-    parts = [f"# {text(heading)}", "## Verdict", *_bullets([line.text for line in verdict])]
+    parts = [f"# {text(heading)}"]
+    if advice:
+        parts += ["## Recommendation", *_bullets([line.text for line in advice])]
+    parts += ["## Verdict", *_bullets([line.text for line in verdict])]
     rows = tables.labelled(summary)
     parts += ["## Labelled rows", *(_table(rows) if rows.lines else ["Not part of this audit."])]
     if rows.lines and (judged := tables.judged(summary)):
         parts += _table(judged)
+    if crossed := matrix.table(summary):
+        parts += _table(crossed)
     if screened := defences.table(summary):
         parts += _table(screened)
     if proven := bracket.table(summary):

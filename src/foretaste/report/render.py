@@ -8,6 +8,7 @@ from pathlib import Path
 
 from foretaste.record import TrialRecord, read
 from foretaste.report import html, markdown
+from foretaste.report.recommend import recommendation
 from foretaste.report.summary import summarise
 from foretaste.report.verdict import sentences
 
@@ -22,12 +23,14 @@ class Report:
     Attributes:
         html: one page that opens offline and loads nothing; scripts other than its own are forbidden by its policy.
         markdown: the same verdict and tables as text.
-        verdict: the sentences on top, in plain words.
+        verdict: what was found, in plain words.
+        recommendation: what the figures say about defences, which stands on top; empty without labelled-data attacks.
     """
 
     html: str
     markdown: str
     verdict: list[str]
+    recommendation: list[str]
 
 
 def render(records: list[TrialRecord], *, title: str = "") -> Report:
@@ -41,12 +44,13 @@ def render(records: list[TrialRecord], *, title: str = "") -> Report:
         RecordError: no trial at all, or trials of more than one data set or encoder.
     """
     summary = summarise(records)
-    lines = sentences(summary)
+    lines, advice = sentences(summary), recommendation(summary)
     heading = title or f"{summary.data.name} · {summary.encoder.name if summary.encoder else 'features from a file'}"
     return Report(
-        html=html.page(summary, lines, heading),
-        markdown=markdown.page(summary, lines, heading),
+        html=html.page(summary, lines, advice, heading),
+        markdown=markdown.page(summary, lines, advice, heading),
         verdict=[line.text for line in lines],
+        recommendation=[line.text for line in advice],
     )
 
 

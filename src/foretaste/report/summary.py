@@ -68,9 +68,9 @@ class Warned:
     trials: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
-    """Everything that the verdict, the plots and the tables are made of."""
+    """Everything that the verdict, the plots and the tables are made of; hashed as the object that it is."""
 
     records: list[TrialRecord]
     data: DataEntry

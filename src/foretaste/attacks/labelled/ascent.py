@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -38,7 +38,10 @@ class Evaluation:
 class Objective(Protocol):
     """What an attack optimises: a function of the poisoned rows' features and labels."""
 
-    better: ClassVar[Better]
+    @property
+    def better(self) -> Better:
+        """Which way the objective is to go."""
+        ...
 
     def evaluate(self, x: Tensor, y: Tensor, *, gradient: bool = True) -> Evaluation:
         """Value and gradient at x float32 [m, d] (standard units) with labels y int64 [m]."""
@@ -61,11 +64,13 @@ class Ascent:
         y: labels at the best leaf, which the carrier now holds.
         curve: the objective at each step.
         residuals: worst residual of each inner solve.
+        figures: other numbers for the ledger.
     """
 
     y: Tensor
     curve: list[float]
     residuals: dict[str, float]
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 class Optimiser(Protocol):

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from foretaste.attacks.base import Evasion
 from foretaste.errors import BudgetError
 
 FeatureConstraint = Literal["none", "box", "ball"]
@@ -58,6 +59,25 @@ class Ball:
         limit = self.radii[y] * (1 - 1e-6) - torch.finfo(torch.float32).eps * centre.norm(dim=1)
         shrink = limit.clamp(min=0) / norm.clamp(min=1e-300)
         return torch.where((shrink < 1)[:, None], (centre + offset * shrink[:, None]).to(z), z)
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """Features of another constraint that also stay under a filter's threshold, where the filter has a projection.
+
+    Projections in turn, the constraint's last: that one was promised. Where both sets are convex this ends in both
+    (von Neumann); with a sphere inside a box or ball one round is enough, since its centre is in either.
+    """
+
+    inner: Constraint
+    evasion: Evasion
+    rounds: int = 5
+
+    def project(self, z: Tensor, y: Tensor) -> Tensor:
+        """Features inside the constraint, and under the threshold or near it."""
+        for _ in range(self.rounds):
+            z = self.inner.project(self.evasion.project(z, y), y)
+        return z
 
 
 def feature_constraint(kind: FeatureConstraint, z: Tensor, y: Tensor, classes: int, quantile: float) -> Constraint:

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
-from foretaste.attacks.labelled.ascent import ascend
 from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
@@ -51,15 +50,16 @@ class Exact(InvertibleAttack):
             known.ridge,
             self.leader,
         )
-        end = ascend(
-            self.name,
+        end = self.optimise(
+            known,
+            scaler,
             carrier,
             objective,
             y,
             steps=self.steps,
             rate=self.rate or (0.3 if self.moves == "features" else 0.1),
             progress=self.optimising(progress),
-            relabel=objective if self.labels == "chosen" else None,
+            relabel=self.labels == "chosen",
         )
         told = f"{self.leader} of the refitted head on the attacker's validation rows"
         return self.deliver(known, scaler, carrier, base, end, told, objective.better, progress=progress)

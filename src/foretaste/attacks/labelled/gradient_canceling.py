@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
-from foretaste.attacks.labelled.ascent import ascend
+from foretaste.attacks.labelled.ascent import Objective, ascend
 from foretaste.attacks.labelled.canceling import Canceling
 from foretaste.attacks.labelled.carriers import FeatureCarrier
-from foretaste.attacks.labelled.constraints import feature_constraint
+from foretaste.attacks.labelled.evading import BARE, Penalised
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
@@ -76,12 +76,21 @@ class GradientCanceling(InvertibleAttack):
         carrier = self.carry(known, scaler, base)
         objective = Canceling(clean, target.weight, known.classes, known.ridge, rows)
         rate = self.rate or 0.1
-        end = ascend(self.name, carrier, objective, y, steps=self._steps, rate=rate, progress=self.optimising(progress))
+        end = self.optimise(
+            known,
+            scaler,
+            carrier,
+            objective,
+            y,
+            steps=self._steps,
+            rate=rate,
+            progress=self.optimising(progress),
+        )
         figures = {
             "tau": min(target.tau, 1e9),  # JSON has no infinity
             "budget reaches tau": float(target.tau <= budget),
             "radius": target.radius,
-            "residual": min(end.curve) ** 0.5,
+            "residual": end.figures.get(BARE, min(end.curve)) ** 0.5,
         }
         told = "squared gradient at the target head, relative to that of the clean rows"
         return self.deliver(
@@ -97,7 +106,8 @@ class GradientCanceling(InvertibleAttack):
     ) -> TargetHead:
         fitted = minimise(clean).weight
         if self.target == "exact":
-            made = Exact(constraint=self.constraint, quantile=self.quantile).poison(known, len(y), seed)
+            reckoned = self.model_dump(include={"constraint", "quantile", "against", "against_quantile", "penalty"})
+            made = Exact(**reckoned).poison(known, len(y), seed)
             assert made.z is not None
             return measured(clean, fitted, _retrained(clean, fitted, Rows(scaler.apply(made.z), made.y)))
         if self.head_radius is not None:
@@ -117,9 +127,10 @@ class GradientCanceling(InvertibleAttack):
         y: Tensor,
     ) -> float:
         """Loss on the attacker's validation rows of the head retrained with features canceled for this target."""
-        allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
-        carrier = FeatureCarrier(known.z[base], scaler, allowed)
-        objective = Canceling(clean.parts[0], target.weight, clean.classes, clean.ridge, len(y))
+        carrier = FeatureCarrier(known.z[base], scaler, self.allowed(known))
+        objective: Objective = Canceling(clean.parts[0], target.weight, clean.classes, clean.ridge, len(y))
+        if self.against is not None:
+            objective = Penalised(objective, self.evasion(known), scaler, self.penalty)
         ascend(self.name, carrier, objective, y, steps=TRIAL_STEPS, rate=0.1, progress=quiet)
         weight = _retrained(clean, fitted, Rows(carrier.features(), y))
         own = Rows(scaler.apply(known.validation_z), known.validation_y)

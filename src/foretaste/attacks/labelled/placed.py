@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, quiet
-from foretaste.attacks.labelled.ascent import Ascent, Better
+from foretaste.attacks.base import Evasion, Knowledge, LabelledAttack, Poisoning, Progress, quiet
+from foretaste.attacks.labelled.ascent import Ascent, Better, Objective, Relabelling, ascend
 from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.carriers import Carrier, CarrierName, FeatureCarrier, PixelCarrier
-from foretaste.attacks.labelled.constraints import FeatureConstraint, feature_constraint
+from foretaste.attacks.labelled.constraints import Constraint, FeatureConstraint, Unseen, feature_constraint
+from foretaste.attacks.labelled.evading import ascend_unseen
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError
 from foretaste.heads.objective import Rows
@@ -24,6 +25,7 @@ from foretaste.record import Ledger
 class PlacedAttack(LabelledAttack):
     """A labelled-data attack that moves features or pixels. Subclasses add an objective and write `poison`."""
 
+    younger: ClassVar[frozenset[str]] = frozenset({"against", "against_quantile", "penalty"})
     carrier: CarrierName = Field(default="features", description="what the attacker writes")
     constraint: FeatureConstraint = Field(
         default="box", description="carrier features: none, range of each clean feature, or ball round the centroid"
@@ -31,6 +33,20 @@ class PlacedAttack(LabelledAttack):
     quantile: float = Field(default=0.95, gt=0, le=1, description="constraint ball: share of its class that it holds")
     epsilon: float | None = Field(
         default=None, ge=1, le=255, description="carrier pixels: L-inf ball round the base image, in 1/255"
+    )
+    against: str | None = Field(
+        default=None,
+        description="filter of the defender that the poison is to stay under, e.g. sphere or spectral/centred=false; "
+        "none: the attack reckons with no defence",
+    )
+    against_quantile: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="against: share of the attacker's own clean rows that score at most what the poison may",
+    )
+    penalty: float = Field(
+        default=1.0, gt=0, description="against: first weight of the penalty, doubled while the poison would be seen"
     )
 
     @model_validator(mode="after")
@@ -40,6 +56,10 @@ class PlacedAttack(LabelledAttack):
             raise ValueError("epsilon is a constraint of carrier pixels")
         if self.moves != "features" and self.constraint != "box":
             raise ValueError(f"carrier {self.carrier} is always inside the box [0, 1]; epsilon makes it smaller")
+        if self.against is None:
+            for name in ("against_quantile", "penalty"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is a field of an attack against a filter")
         return self
 
     @property
@@ -86,8 +106,66 @@ class PlacedAttack(LabelledAttack):
             images, encoder = require_images(self.name, self.carrier, known)
             if self.moves != "features":
                 return PixelCarrier(images.pixels[base], encoder, scaler, self.epsilon, known.runtime)
-        allowed = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
-        return FeatureCarrier(known.z[base], scaler, allowed)
+        return FeatureCarrier(known.z[base], scaler, self.allowed(known))
+
+    def allowed(self, known: Knowledge) -> Constraint:
+        """Where poisoned features may lie: the constraint, under the filter's threshold where that can be projected on.
+
+        Raises:
+            SpecError: `against` names a filter, and what the attacker knows has none.
+        """
+        inside = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
+        return inside if self.against is None else Unseen(inside, self.evasion(known))
+
+    def evasion(self, known: Knowledge) -> Evasion:
+        """The filter that the attack reckons with.
+
+        Raises:
+            SpecError: what the attacker knows has none.
+        """
+        if known.evasion is None:
+            raise SpecError(
+                f"{self.name} against {self.against}: that filter in what the attacker knows",
+                got="none",
+                do="pass Knowledge(evasion=...), as audits do",
+            )
+        return known.evasion
+
+    def optimise(
+        self,
+        known: Knowledge,
+        scaler: Scaler,
+        carrier: Carrier,
+        objective: Objective,
+        y: Tensor,
+        *,
+        steps: int,
+        rate: float,
+        progress: Progress,
+        relabel: bool = False,
+    ) -> Ascent:
+        """Move the carrier along the objective, past the filter if one is named; see `ascend` and `ascend_unseen`.
+
+        Raises:
+            SpecError: as `evasion`.
+            AttackError: the objective is not finite, or does not improve.
+        """
+        if self.against is None:
+            labels = cast(Relabelling, objective) if relabel else None
+            return ascend(self.name, carrier, objective, y, steps=steps, rate=rate, progress=progress, relabel=labels)
+        return ascend_unseen(
+            self.evasion(known),
+            self.penalty,
+            scaler,
+            self.name,
+            carrier,
+            objective,
+            y,
+            steps=steps,
+            rate=rate,
+            progress=progress,
+            relabel=relabel,
+        )
 
     def deliver(
         self,
@@ -120,10 +198,10 @@ class PlacedAttack(LabelledAttack):
             changed=sorted(set(base.tolist())),
             added=len(base),
             objective=end.curve,
-            objective_name=objective_name,
+            objective_name=objective_name + (f", less a penalty against {self.against}" if self.against else ""),
             better=better,
             residuals=end.residuals,
-            figures=figures or {},
+            figures={**(figures or {}), **end.figures},
             passes=carrier.passes,
         )
         return Poisoning(

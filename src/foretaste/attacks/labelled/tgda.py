@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 
 from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
-from foretaste.attacks.labelled.ascent import ascend
 from foretaste.attacks.labelled.carriers import PixelCarrier
 from foretaste.attacks.labelled.few_steps import FewSteps
 from foretaste.attacks.labelled.generator import GeneratorCarrier
@@ -82,7 +81,7 @@ class TGDA(PlacedAttack):
             self.cg_steps,
         )
         rate = self.rate or RATES[self.carrier]
-        end = ascend(self.name, carrier, objective, y, steps=self.steps, rate=rate, progress=progress)
+        end = self.optimise(known, scaler, carrier, objective, y, steps=self.steps, rate=rate, progress=progress)
         told = f"{self.leader} of the follower's head on the attacker's validation rows"
         return self.deliver(known, scaler, carrier, base, end, told, objective.better)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from foretaste.defences.base import Filter, TrainingRows
-from foretaste.heads.fit import fit_head
+from foretaste.heads.fit import LinearHead, fit_head
 from foretaste.heads.objective import HeadObjective, Rows, logits
 from foretaste.heads.solve import solve
 
@@ -31,14 +31,20 @@ class Influence(Filter):
 
     def score(self, rows: TrainingRows, seed: int = 0) -> Tensor:
         """Increase of the mean clean cross-entropy, float64 [n], in nats; see `Filter.score`."""
-        clean_z, clean_y = rows.clean(self.name)
-        head = fit_head(rows.z, rows.y, rows.classes, rows.ridge)
+        head, u = direction(rows, self.name)
         weight, x = head.optimum.weight, head.scaler.apply(rows.z.float())
-        judged = HeadObjective((Rows(head.scaler.apply(clean_z.float()), clean_y),), rows.classes, ridge=0.0)
-        _, slope = judged.loss_and_gradient(weight)
-        curvature = HeadObjective((Rows(x, rows.y),), rows.classes, rows.ridge).curvature(weight)
-        u = solve(curvature, slope, head.optimum.preconditioner).value  # [C, d + 1]
         pull = torch.softmax(logits(x, weight.float()).double(), 1)
         pull[torch.arange(len(rows)), rows.y] -= 1  # [n, C]
         along = (pull * logits(x, u.float()).double()).sum(1)
         return -(along + rows.ridge * float((u * weight).sum())) / max(len(rows) - 1, 1)
+
+
+def direction(rows: TrainingRows, name: str) -> tuple[LinearHead, Tensor]:
+    """The head on all rows, and U = H^-1 dL/dW there, float64 [C, d + 1]; DataError without clean rows."""
+    clean_z, clean_y = rows.clean(name)
+    head = fit_head(rows.z, rows.y, rows.classes, rows.ridge)
+    weight, x = head.optimum.weight, head.scaler.apply(rows.z.float())
+    judged = HeadObjective((Rows(head.scaler.apply(clean_z.float()), clean_y),), rows.classes, ridge=0.0)
+    _, slope = judged.loss_and_gradient(weight)
+    curvature = HeadObjective((Rows(x, rows.y),), rows.classes, rows.ridge).curvature(weight)
+    return head, solve(curvature, slope, head.optimum.preconditioner).value

@@ -31,16 +31,20 @@ class Trimmed(Filter):
 
     def score(self, rows: TrainingRows, seed: int = 0) -> Tensor:
         """Cross-entropy, float64 [n], >= 0, in nats; see `Filter.score`."""
+        return losses(self.head(rows), rows)
+
+    def head(self, rows: TrainingRows) -> LinearHead:
+        """The head that the rounds end with."""
         most = max(1, int(self.share * len(rows)))
-        loss = losses(fit_head(rows.z, rows.y, rows.classes, rows.ridge), rows)
+        head = fit_head(rows.z, rows.y, rows.classes, rows.ridge)
         kept = torch.arange(0)
         for _ in range(self.rounds):
-            least = loss.argsort(stable=True)[:most].sort().values
+            least = losses(head, rows).argsort(stable=True)[:most].sort().values
             if torch.equal(least, kept):
                 break  # the same rows give the same head
             kept = least
-            loss = losses(fit_head(rows.z[kept], rows.y[kept], rows.classes, rows.ridge), rows)
-        return loss
+            head = fit_head(rows.z[kept], rows.y[kept], rows.classes, rows.ridge)
+        return head
 
 
 def losses(head: LinearHead, rows: TrainingRows) -> Tensor:

@@ -1,0 +1,253 @@
+"""The matrix and the recommendation, against planted records: figures to the digit, and every template."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import records_fixture as planted
+from foretaste import report
+from foretaste.record import (
+    Alarm,
+    CertifiedAccuracy,
+    CertifiedScores,
+    Estimate,
+    ProbeScores,
+    Screening,
+    TrialRecord,
+    pack_labels,
+)
+from foretaste.report import defended, matrix
+from foretaste.report.summary import summarise
+from foretaste.statistics import wilson
+from records_fixture import CLEAN, CLEAN_RIGHT, TRUTH, N
+
+SEEDS = (0, 1)
+
+
+def estimate(value: float, wide: float = 0.01) -> Estimate:
+    return Estimate(value=value, low=max(0.0, value - wide), high=min(1.0, value + wide), n=150, method="planted 0.95")
+
+
+def guesses(right: int, seed: int) -> np.ndarray:
+    """Right on `right` rows; those that the clean head gets right come first, so that rows are paired as in audits."""
+    if right == CLEAN_RIGHT:
+        return CLEAN
+    return planted.predictions(right, seed) if right < CLEAN_RIGHT else np.where(np.arange(N) < right, TRUTH, TRUTH - 1)
+
+
+def screening(right: int, caught: float | None, seed: int = 0) -> Screening:
+    """The same at both rates."""
+    now = guesses(right, seed)
+    found = wilson(int((now == TRUTH).sum()), N)
+    scores = ProbeScores(clean=found) if caught is None else planted.scores(right)
+    poison = None if caught is None else estimate(caught)
+    alarms = [
+        Alarm(
+            rate=rate,
+            threshold=1.0,
+            poison=poison,
+            clean=estimate(rate, 0.005),
+            scores=scores,
+            predictions=pack_labels(now % 10),
+        )
+        for rate in (0.01, 0.05)
+    ]
+    rank = None if caught is None else estimate(0.5 + caught / 2)
+    return Screening(filter={"name": "f"}, calibration="own", calibration_rows=200, auroc=rank, alarms=alarms)
+
+
+def twin(**filters: int) -> TrialRecord:
+    return planted.clean_twin().model_copy(
+        update={"defences": {key.replace("_", "-"): screening(right, None) for key, right in filters.items()}}
+    )
+
+
+def attacked(
+    right: int, filters: dict[str, tuple[int, float]], against: str = "", budget: float = 0.03, attack: str = "exact"
+) -> list[TrialRecord]:
+    """Two seeds of an attack: right test rows without a defence, and by filter (right rows, share of poison caught)."""
+    variant = "features, box" + (f", against {against}" if against else "")
+    trials = []
+    for seed in SEEDS:
+        one = planted.trial(
+            threat="labelled",
+            attack=attack,
+            variant=variant,
+            budget=budget,
+            seed=seed,
+            command="foretaste audit",
+            scores={"exact": planted.scores(right)},
+            predictions={"exact": pack_labels(guesses(right, seed))},
+            defences={key: screening(*figures, seed) for key, figures in filters.items()},
+        )
+        entry = {"name": attack, **({"against": against} if against else {})}
+        trials.append(one.model_copy(update={"spec": {**one.spec, "attack": entry}}))
+    return trials
+
+
+def advice(*records: TrialRecord) -> list[str]:
+    return report.render(list(records)).recommendation
+
+
+PLAIN = attacked(1462, {"sphere": (1662, 0.9), "trimmed": (1562, 0.5)})
+AIMED = attacked(1502, {"sphere": (1480, 0.03), "trimmed": (1600, 0.6)}, "sphere")
+
+
+def test_a_defence_is_credited_with_what_survives() -> None:
+    """Sphere undoes all of the plain attack, but leaves the one made against it: trimmed is what helps."""
+    lines = advice(twin(sphere=1660, trimmed=1602), *PLAIN, *AIMED)
+    # Without: 1462 of 2000. Trimmed leaves 1562, of the damage of 200 rows that is 100; sphere 1480.
+    assert lines[0].startswith(
+        "At 3 % trimmed (1 % false alarms) undoes 50 % of the damage of exact (features, box): the lowest accuracy "
+        "that an attack here leaves is 78.1 % with it and 73.1 % without, +5.0 ["
+    )
+    assert "; without poison it costs accuracy, −3.0 [" in lines[0]
+    assert lines[0].endswith(
+        "(without an adaptive attack: none was made against trimmed, and one may get past it; 2 defences tried)."
+    )
+    assert lines[1] == (
+        "sphere (5 % false alarms) drops 3.0 [2.0, 4.0] % of the poison of exact (features, box, against sphere) at 3 "
+        "%, and 90.0 [89.0, 91.0] % of that of exact (features, box)."
+    )
+    assert lines[2] == "The figures of trimmed are without an adaptive attack: none was made against them."
+    assert len(lines) == 3
+
+
+def test_only_filters_without_adaptive_attack() -> None:
+    lines = advice(twin(sphere=1662, trimmed=1652), *PLAIN)
+    assert lines[0].startswith("At 3 % sphere (1 % false alarms) undoes 100 % of the damage")
+    assert "without poison it costs nothing measurable, 0.0 [0.0, 0.0] points" in lines[0]
+    assert "none was made against sphere, and one may get past it" in lines[0]
+    assert lines[1:] == ["The figures of sphere, trimmed are without an adaptive attack: none was made against them."]
+
+
+def test_the_best_one_was_attacked_itself() -> None:
+    aimed = attacked(1502, {"sphere": (1562, 0.01)}, "sphere")
+    lines = advice(twin(sphere=1662), *attacked(1462, {"sphere": (1662, 0.9)}), *aimed)
+    assert lines[0].endswith("(that counts an attack made against sphere; 1 defence tried).")
+    assert lines[1].startswith("No filter here sees the adaptive attack at 3 %: none drops more of its poison than of")
+    assert "(exact (features, box, against sphere))." in lines[1]
+    assert not any("without an adaptive attack" in line for line in lines)
+
+
+def test_none_helps_by_its_interval() -> None:
+    lines = advice(twin(sphere=1600), *attacked(1462, {"sphere": (1464, 0.1)}))
+    assert lines[0].startswith(
+        "At 3 % none of the defences tried helps by its interval; the best is sphere (1 % false alarms), +0.1 ["
+    )
+
+
+def test_nothing_to_undo_and_budgets_in_order() -> None:
+    weak = attacked(CLEAN_RIGHT, {"sphere": (1660, 0.1)}, budget=0.01)
+    lines = advice(twin(sphere=1660), *attacked(1462, {"sphere": (1562, 0.5)}), *weak)
+    assert lines[0] == "At 1 % no attack lowered accuracy measurably, so there is nothing for a defence to undo."
+    assert lines[1].startswith("At 3 % sphere (1 % false alarms) undoes 50 %")
+
+
+def test_no_defence_and_no_attack() -> None:
+    assert advice(planted.clean_twin(), *attacked(1462, {})) == [
+        "No defence of the labelled rows was tried, so none can be recommended."
+    ]
+    assert advice(twin(sphere=1660)) == [] and "Recommendation" not in report.render([twin(sphere=1660)]).html
+    failed = [trial.model_copy(update={"status": "failed"}) for trial in PLAIN]
+    assert advice(twin(sphere=1660), *failed) == []
+    partly = attacked(1462, {"sphere": (1562, 0.5)}) + attacked(1470, {}, attack="tgda")
+    assert advice(twin(sphere=1660), *partly)[0] == (
+        "At 3 % no defence was tried against every attack, so none can be recommended."
+    )
+
+
+def test_without_a_clean_twin_nothing_is_claimed() -> None:
+    assert not any("undoes" in line for line in advice(*PLAIN))
+
+
+def test_a_certified_head_says_that_nobody_attacked_it() -> None:
+    def certified(right: int, seed: int, poisoned: bool) -> CertifiedScores:
+        return CertifiedScores(
+            defence={"name": "dpa"},
+            certain=True,
+            scores=planted.scores(right) if poisoned else ProbeScores(clean=wilson(right, N)),
+            predictions=pack_labels(guesses(right, seed)),
+            bounds=[CertifiedAccuracy(share=0.01, changes=50, accuracy=wilson(1000, N))],
+        )
+
+    records = [planted.clean_twin().model_copy(update={"certified": {"dpa": certified(1602, 0, False)}})]
+    records += [t.model_copy(update={"certified": {"dpa": certified(1562, t.seed, True)}}) for t in attacked(1462, {})]
+    lines = advice(*records)
+    assert lines[0].startswith("At 3 % dpa undoes 50 % of the damage")
+    assert "(the attacks were made for the plain head, not against this one; 1 defence tried)." in lines[0]
+    assert len(lines) == 1
+
+
+def test_the_matrix_has_the_planted_figures() -> None:
+    records = [twin(sphere=1660, trimmed=1652), *PLAIN, *attacked(1600, {"sphere": (1610, 0.2)}, attack="tgda"), *AIMED]
+    summary = summarise(records)
+    shown = matrix.table(summary)
+    assert shown is not None
+    assert shown.columns == [
+        "attack",
+        "budget",
+        "no defence",
+        *(f"{key} at {rate} %" for key in ("sphere", "trimmed") for rate in (1, 5)),
+    ]
+    cells = {line.cells[0]: line.cells[2:] for line in shown.lines}
+    assert list(cells) == [
+        "none (clean rows)",
+        "exact (features, box)",
+        "exact (features, box, against sphere)",  # below its plain form
+        "tgda (features, box)",
+        "lowest of these",
+    ]
+    values = {name: [cell.split(" ")[0] for cell in line] for name, line in cells.items()}
+    assert values["none (clean rows)"] == ["83.1", "83.0", "83.0", "82.6", "82.6"]
+    assert values["exact (features, box)"] == ["73.1", "83.1", "83.1", "78.1", "78.1"]
+    assert values["exact (features, box, against sphere)"] == ["75.1", "74.0", "74.0", "80.0", "80.0"]
+    assert values["tgda (features, box)"] == ["80.0", "80.5", "80.5", "–", "–"]
+    assert values["lowest of these"] == ["73.1", "74.0", "74.0", "78.1", "78.1"]
+    marked = {(name, place) for name, line in cells.items() for place, cell in enumerate(line) if "◆" in cell}
+    assert marked == {("exact (features, box, against sphere)", 1), ("exact (features, box, against sphere)", 2)}
+
+
+def test_the_heat_map_is_the_table() -> None:
+    summary = summarise([twin(sphere=1660, trimmed=1652), *PLAIN, *AIMED])
+    (plot,) = matrix.figures(summary)
+    (trace,) = plot.data
+    assert trace["type"] == "heatmap" and len(trace["z"]) == len(trace["y"]) == 4 and len(trace["x"]) == 5
+    assert trace["text"][2] == ["75.1", "74.0 ◆", "74.0 ◆", "80.0", "80.0"]
+    top = CLEAN_RIGHT / N
+    assert trace["z"][2] == pytest.approx(
+        [100 * (top - right / N) for right in (1502, 1480, 1480, 1600, 1600)], abs=1e-3
+    )
+    hover = trace["hovertext"][2][2]
+    assert hover.startswith("exact (features, box, against sphere), sphere at 5 %<br>74.0 [")
+    for told in (
+        "poison dropped: 3.0 [2.0, 4.0] %",
+        "clean rows dropped: 5.0 [4.5, 5.5] %",
+        "AUROC: 51.5 [50.5, 52.5] %",
+    ):
+        assert told in hover
+    assert hover.endswith("made against this defence")
+    assert "clean rows dropped: 5.0 [4.5, 5.5] %" in trace["hovertext"][0][2]
+    json.dumps(plot.figure, allow_nan=False)
+    page = report.render([twin(sphere=1660, trimmed=1652), *PLAIN, *AIMED])
+    assert 'id="matrix-0"' in page.html and page.html.index('id="recommendation"') < page.html.index('id="verdict"')
+    assert page.markdown.index("## Recommendation") < page.markdown.index("## Verdict")
+    assert matrix.table(summarise(planted.audit())) is None and matrix.figures(summarise(planted.audit())) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "hit"),
+    [
+        ("sphere", "sphere", True),
+        ("sphere", "sphere:reference=clean", False),
+        ("spectral/centred=false", "spectral:centred=False", True),
+        ("slab", "sphere", False),
+    ],
+)
+def test_which_column_an_attack_aims_at(said: str, key: str, hit: bool) -> None:
+    (row,) = summarise(attacked(1500, {}, said)).rows
+    assert defended.against(row) == said and defended.aims_at(row, key) is hit
+    assert defended.plain_form(row) == "features, box"
