@@ -202,7 +202,7 @@ def test_a_spec_with_defences_is_read_back() -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (["spere"], "filter or certified: one of sphere, slab, .*; got 'spere'"),
+        (["spere"], "defence: one of sphere, slab, .*; got 'spere'"),
         (["sphere", "sphere"], "defences: each one once; got sphere, sphere; drop one"),
         (["knn:k=0"], "knn: fields k; got k = 0"),
     ],
@@ -219,7 +219,7 @@ def test_the_command_and_the_report(
     files = ["--features", "F.npz", "--validation", "V.npz", "--test", "T.npz", "--budgets", 0.2, "--seeds", 2]
     flags = ["--attacks", "label-flip", "--out", tmp_path / "out", "--defences"]
     assert command("audit", *files, *flags, "spere") == 2
-    assert "filter or certified: one of sphere" in capsys.readouterr().err
+    assert "defence: one of sphere" in capsys.readouterr().err
     assert command("audit", *files, *flags, "sphere,spectral:centred=false") == 0
     page = (tmp_path / "out" / "report.md").read_text()
     assert (

@@ -177,7 +177,8 @@ def _run(spec: AuditSpec, out: Path, only: str | None) -> None:
 
 
 def _verdict(report: Path) -> str:
-    """The plain words on top of the report: what stands between its first two headings."""
+    """The plain words on top of the report: its recommendation and its verdict."""
     lines = report.read_text(encoding="utf-8").splitlines()
     heads = [number for number, line in enumerate(lines) if line.startswith("## ")]
-    return "\n".join(lines[heads[0] + 1 : heads[1] if len(heads) > 1 else None]).strip()
+    end = next((number for number in heads if number > lines.index("## Verdict")), len(lines))
+    return "\n".join(line for line in lines[heads[0] : end] if line and not line.startswith("## "))
