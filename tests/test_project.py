@@ -161,4 +161,7 @@ def test_results_page_is_what_the_records_say() -> None:
     from scripts import results
 
     assert results.PAGE.read_text(encoding="utf-8") == results.page(), "run python -m scripts.results"
-    assert results.STUDY_PAGE.read_text(encoding="utf-8") == results.study(), "run python -m scripts.results"
+    assert set(results.measured()) == set(results.STUDIES)
+    for name, page in results.STUDIES.items():
+        text = (results.ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert text == results.study(name), "run python -m scripts.results"
