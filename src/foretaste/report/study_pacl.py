@@ -111,7 +111,7 @@ def steerings(part: dict[str, Any], records: list[TrialRecord]) -> list[Steering
 def goals(rows: list[Steering]) -> list[Claim]:
     """What this project set itself, over the cells (encoder x data set) of the headline."""
     pacl = {(one.encoder, one.data): one for one in rows if one.attack == "pacl" and one.success}
-    gaps = [gap for cell, one in pacl.items() if (gap := _gap(one, cell, rows)) is not None]
+    leads = [lead for cell, one in pacl.items() if (lead := _leads(one, cell, rows)) is not None]
     shares = [one.success.value for one in pacl.values() if one.success]
 
     def goal(text: str, measure: str, values: list[float], met: Callable[[float], bool]) -> Claim:
@@ -125,7 +125,7 @@ def goals(rows: list[Steering]) -> list[Claim]:
         goal(
             "PA-CL is 40 points above the mean of three baselines",
             f"success minus the mean of {', '.join(BASELINES)}, mean over cells",
-            gaps,
+            [lead[0] for lead in leads],
             lambda x: x >= 0.40,
         ),
         goal(
@@ -143,8 +143,8 @@ def goals(rows: list[Steering]) -> list[Claim]:
     ]
 
 
-def _gap(one: Steering, cell: tuple[str, str], rows: list[Steering]) -> float | None:
-    """PA-CL's success minus the mean of the baselines'; of one baseline at several settings the best counts."""
+def _leads(one: Steering, cell: tuple[str, str], rows: list[Steering]) -> tuple[float, float] | None:
+    """PA-CL's success minus the baselines' mean, and minus their best; of one at several settings the best counts."""
     best = [
         max(
             (r.success.value for r in rows if (r.encoder, r.data) == cell and r.attack == name and r.success),
@@ -155,7 +155,7 @@ def _gap(one: Steering, cell: tuple[str, str], rows: list[Steering]) -> float | 
     there = [value for value in best if value is not None]
     if len(there) < len(BASELINES) or one.success is None:
         return None
-    return one.success.value - float(np.mean(there))
+    return one.success.value - float(np.mean(there)), one.success.value - max(there)
 
 
 def _variants(firsts: list[TrialRecord]) -> list[str]:
@@ -219,16 +219,18 @@ def _mean(found: list[Estimate | None]) -> Estimate | None:
 def _headline(rows: list[Steering]) -> str:
     """One line per cell: every attack's success, PA-CL's lead and its price."""
     names = list(dict.fromkeys(("pacl", *BASELINES, *(one.attack for one in rows))))
-    head = ["encoder", "data", "pairs", *names, "PA-CL minus the mean of three", "accuracy change", "changed"]
+    head = ["encoder", "data", "pairs", *names, "PA-CL minus the mean of three", "minus the best of three"]
+    head += ["accuracy change", "changed"]
     lines = ["| " + " | ".join(head) + " |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
     for cell in dict.fromkeys((one.encoder, one.data) for one in rows):
         own = [one for one in rows if (one.encoder, one.data) == cell]
         main = next((one for one in own if one.attack == "pacl"), None)
-        gap = None if main is None else _gap(main, cell, rows)
+        leads = None if main is None else _leads(main, cell, rows)
+        ahead = ("", "") if leads is None else map(points, leads)
         cells = [_best(own, name) for name in names]
         price = ("", "") if main is None else (moved(main.change), f"{percent(main.collateral.value)} %")
         pairs = "" if main is None or main.success is None else str(main.success.n)
-        lines.append("| " + " | ".join([*cell, pairs, *cells, "" if gap is None else points(gap), *price]) + " |")
+        lines.append("| " + " | ".join([*cell, pairs, *cells, *ahead, *price]) + " |")
     text = (
         "Share of the eligible pairs that got the wanted class, in %, with Wilson's 95 % interval; of an attack at "
         "several settings the best. The attackers differ in what they control: `pacl` and `bad-encoder` the weights, "
