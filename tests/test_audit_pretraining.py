@@ -13,7 +13,7 @@ import yaml
 import steered_fixture as fakes
 from audit_fixture import Watched, audit, image_audit, numbers
 from foretaste.audit import pretraining
-from foretaste.audit.continuation import PretrainingSpec
+from foretaste.audit.drawn import PretrainingSpec
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.pool import budgeted, open_pool
 from foretaste.audit.spec import AuditSpec

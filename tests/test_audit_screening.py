@@ -15,7 +15,7 @@ import torch
 from audit_fixture import audit, command, feature_audit, identities, image_audit
 from foretaste.audit.pipeline import Pipeline, prepare
 from foretaste.audit.retrain import Mixed, mix
-from foretaste.audit.screening import OWN, TWIN, configured_filters, halves, screened, screening, threshold
+from foretaste.audit.screening import OWN, TWIN, configured_defences, halves, screened, screening, threshold
 from foretaste.audit.spec import AuditSpec
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
@@ -195,8 +195,8 @@ def test_without_defences_every_trial_keeps_its_identity(world: Path) -> None:
 
 def test_a_spec_with_defences_is_read_back() -> None:
     spec = AuditSpec.make({"defences": ["sphere", "spectral:centred=false", {"name": "spectral"}]})
-    assert list(configured_filters(spec)) == ["sphere", "spectral:centred=False", "spectral"]
-    assert AuditSpec.make({"defences": list(configured_filters(spec))}) == spec
+    assert list(configured_defences(spec)) == ["sphere", "spectral:centred=False", "spectral"]
+    assert AuditSpec.make({"defences": list(configured_defences(spec))}) == spec
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_spec_with_defences_is_read_back() -> None:
 )
 def test_wrong_defences(said: list[str], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        configured_filters(AuditSpec.make({"defences": said}))
+        configured_defences(AuditSpec.make({"defences": said}))
 
 
 def test_the_command_and_the_report(

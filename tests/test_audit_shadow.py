@@ -14,9 +14,9 @@ from torch import Tensor
 from audit_fixture import audit, feature_audit
 from foretaste import attacks
 from foretaste.attacks.base import Corruption
+from foretaste.audit.drawn import ShadowSpec
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.pool import open_shadow
-from foretaste.audit.shadow import ShadowSpec
 from foretaste.errors import SpecError
 from foretaste.images import Images
 from foretaste.sweep.plan import plan

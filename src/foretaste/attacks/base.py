@@ -32,13 +32,18 @@ def part(progress: Progress, first: float, last: float) -> Progress:
     return lambda done, total: progress(round(1000 * (first + (last - first) * done / max(total, 1))), 1000)
 
 
+def share_of(budget: float, n: int) -> int:
+    """floor(budget * n) in exact arithmetic: 0.29 of 100 is 29, not 28 as binary floats give; 0 for no real share."""
+    return int(Fraction(str(budget)) * n) if 0 < budget < float("inf") else 0
+
+
 def poisoned_rows(budget: float, n: int) -> int:
-    """floor(budget * n) in exact arithmetic: 0.29 of 100 rows is 29, not the 28 that binary floats give.
+    """floor(budget * n) rows, at least one.
 
     Raises:
         BudgetError: the budget is not a positive number, or leaves no row.
     """
-    rows = int(Fraction(str(budget)) * n) if 0 < budget < float("inf") else 0
+    rows = share_of(budget, n)
     if rows < 1:
         raise BudgetError(
             f"budget: a share of the {n} training rows that gives at least one row",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from foretaste.audit.continuation import PretrainingSpec
-from foretaste.audit.shadow import ShadowSpec
+from foretaste.attacks.base import share_of
+from foretaste.audit.drawn import DrawnSpec, PretrainingSpec, ShadowSpec
 from foretaste.data import load
 from foretaste.errors import BudgetError, DataError, SpecError
 from foretaste.images import Images
@@ -79,9 +78,7 @@ def open_shadow(spec: ShadowSpec, test: Images, data_dir: Path | None = None, *,
     return images
 
 
-def _unseen(
-    spec: PretrainingSpec | ShadowSpec, what: str, test: Images, data_dir: Path | None, *, download: bool
-) -> Images:
+def _unseen(spec: DrawnSpec, what: str, test: Images, data_dir: Path | None, *, download: bool) -> Images:
     """The images of a spec that equal no test row, at most its limit; `what` names them and their draw."""
     images = load(spec.data, data_dir=data_dir, download=download).train
     kept = torch.ones(len(images), dtype=torch.bool)
@@ -103,7 +100,7 @@ def budgeted(budget: float, n: int, pairs: int = 1) -> int:
     Raises:
         BudgetError: the budget is not a positive number, or leaves fewer.
     """
-    rows = int(Fraction(str(budget)) * n) if 0 < budget < float("inf") else 0
+    rows = share_of(budget, n)
     if rows < pairs:
         raise BudgetError(
             f"budget: a share of the {n} pre-training images that gives one for each of the {pairs} pairs of a run",

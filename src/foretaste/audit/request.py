@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from foretaste.attacks.base import Knowledge, Poisoning
-from foretaste.audit.continuation import PretrainingSpec
+from foretaste.audit.drawn import PretrainingSpec
 from foretaste.data import SplitSpec, load, whole
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build

@@ -64,17 +64,12 @@ class Screened:
     notes: list[str] = field(default_factory=list)
 
 
-def configured_filters(spec: AuditSpec) -> dict[str, Filter]:
-    """The audit's filters by their key in the record: the name, with the fields that differ from the defaults.
+def configured_defences(spec: AuditSpec) -> dict[str, Method]:
+    """The audit's defences by their key in the record: the name, with the fields that differ from the defaults.
 
     Raises:
-        SpecError: an unknown filter or field, or a filter twice with the same fields.
+        SpecError: an unknown defence or field, or a defence twice with the same fields.
     """
-    return {key: one for key, one in configured_defences(spec).items() if isinstance(one, Filter)}
-
-
-def configured_defences(spec: AuditSpec) -> dict[str, Method]:
-    """The same of all kinds; raises as `configured_filters`."""
     defences: list[Method] = [configure(method.name, method.fields) for method in spec.defences]
     found = {str(MethodSpec.of(one)): one for one in defences}
     if len(found) < len(defences):

@@ -9,9 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from foretaste.audit.attacker import AttackerSpec
-from foretaste.audit.continuation import PretrainingSpec
+from foretaste.audit.drawn import PretrainingSpec, ShadowSpec
 from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
-from foretaste.audit.shadow import ShadowSpec
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError

@@ -54,7 +54,7 @@ def attack(
 
     from foretaste import attacks
     from foretaste.attacks.base import PretrainingAttack
-    from foretaste.audit.continuation import PretrainingSpec
+    from foretaste.audit.drawn import PretrainingSpec
     from foretaste.audit.single import Request, craft
     from foretaste.cli.progress import Following
 

@@ -19,6 +19,7 @@ from foretaste.record import Estimate, TrialRecord, read
 from foretaste.report.claims import Claim, table
 from foretaste.report.naming import label, refusals
 from foretaste.report.numbers import accuracy, budget, moved, percent, points
+from foretaste.report.steering import pair_row
 
 BASELINES = ("poisoned-encoder", "bad-encoder", "gradient-matching")
 """The three of the headline: the earlier attacks on one image of pre-training data, of weights and of labelled rows."""
@@ -104,7 +105,7 @@ def steerings(part: dict[str, Any], records: list[TrialRecord]) -> list[Steering
     for trials, variant in zip(groups.values(), variants, strict=True):
         counted = [trial for trial in trials if trial.status == "ok" and not refusals(trial) and trial.target]
         if counted:
-            found.append(_steering(part, variant, counted, len(trials) - len(counted)))
+            found.append(_steering(part, variant, trials, counted))
     return found
 
 
@@ -173,13 +174,12 @@ def _variants(firsts: list[TrialRecord]) -> list[str]:
     return found
 
 
-def _steering(part: dict[str, Any], variant: str, trials: list[TrialRecord], failed: int) -> Steering:
-    first = trials[0]
-    targets = [trial.target for trial in trials if trial.target]
-    heads = [next(iter(trial.scores.values())) for trial in trials]
+def _steering(part: dict[str, Any], variant: str, trials: list[TrialRecord], counted: list[TrialRecord]) -> Steering:
+    row, first = pair_row(trials, counted), counted[0]
+    assert row.collateral is not None  # some trial counts, and each has it
+    targets = [trial.target for trial in counted if trial.target]
+    heads = [next(iter(trial.scores.values())) for trial in counted]
     changes = [head.poisoned.value - head.clean.value for head in heads if head.poisoned]
-    keys = dict.fromkeys(key for target in targets for key in target.probes)
-    probes = {key: share for key in keys if (share := _success([t.probes[key] for t in targets if key in t.probes]))}
     return Steering(
         question=part.get("question", HEADLINE),
         encoder=part["encoder"],
@@ -188,27 +188,23 @@ def _steering(part: dict[str, Any], variant: str, trials: list[TrialRecord], fai
         attack=first.attack,
         variant=variant,
         budget=first.budget,
-        success=_success(targets),
-        base=statistics.wilson(sum(t.clean_success for t in targets), len(targets)),
+        success=row.success,
+        base=row.base,
         clean=heads[0].clean.value,
         change=statistics.mean_interval(np.array(changes)),
         moved=statistics.mean_interval(np.abs(changes)),
-        collateral=statistics.mean_interval(np.array([t.collateral.value for t in targets])),
-        neighbours=_mean([t.neighbours for t in targets]),
+        collateral=row.collateral,
+        neighbours=row.head.neighbours,
+        # Over all pairs, where the report of one audit has the eligible ones.
         augmented=_mean([t.augmented for t in targets]),
         clean_augmented=_mean([t.clean_augmented for t in targets]),
-        triggered=_mean([t.triggered for t in targets]),
-        clean_triggered=_mean([t.clean_triggered for t in targets]),
-        passes=float(np.mean([trial.ledger.passes for trial in trials if trial.ledger])),
-        seconds=float(np.mean([trial.seconds.get("attack", 0.0) for trial in trials])),
-        probes=probes,
-        failed=failed,
+        triggered=row.head.triggered,
+        clean_triggered=row.head.clean_triggered,
+        passes=float(np.mean([trial.ledger.passes for trial in counted if trial.ledger])),
+        seconds=float(np.mean([trial.seconds.get("attack", 0.0) for trial in counted])),
+        probes={key: score.success for key, score in row.probes.items() if score.success},
+        failed=row.failed,
     )
-
-
-def _success(targets: list[Any]) -> Estimate | None:
-    eligible = [target for target in targets if target.eligible]
-    return statistics.wilson(sum(t.success for t in eligible), len(eligible)) if eligible else None
 
 
 def _mean(found: list[Estimate | None]) -> Estimate | None:
