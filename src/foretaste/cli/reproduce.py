@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-STUDIES = ("feature-targeted", "pacl")
+STUDIES = ("feature-targeted", "pacl", "defences")
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="The study: feature-targeted or pacl.")],
+    name: Annotated[str, typer.Argument(help="The study: feature-targeted, pacl or defences.")],
     plan: Annotated[
         Path | None, typer.Option(help="Its audits as a YAML file; default: a small one on the embedded digits.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the records; default: the study's name.")] = None,
 ) -> None:
-    """Measure a paper's claims: run a study's audits and mark each statement as holding here or not.
+    """Run a study's audits: measure a paper's claims, or what defences are worth.
 
     The same command continues a study that was interrupted. Exit code 1: some trial failed (it is in its record).
     """

@@ -14,6 +14,7 @@ import numpy as np
 from foretaste.record import Alarm, Estimate, TrialRecord
 from foretaste.report.numbers import budget
 from foretaste.report.pairing import Cell, Twins, pair
+from foretaste.report.steering import PairRow
 from foretaste.report.summary import Row, Summary
 
 
@@ -95,14 +96,15 @@ def everything(summary: Summary) -> Defended:
     return Defended(columns, outcomes, clean, flagged)
 
 
-def against(row: Row) -> str:
-    """The filter that the row's attack was made against, as the record has it; empty for a plain attack."""
-    attack = row.trials[0].spec.get("attack") if row.trials else None
+def against(row: Row | PairRow) -> str:
+    """The defence that the row's attack was made against, as the record has it; empty for a plain attack."""
+    trials = row.trials if isinstance(row, Row) else row.pairs
+    attack = trials[0].spec.get("attack") if trials else None
     said = attack.get("against") if isinstance(attack, dict) else None
     return said if isinstance(said, str) else ""
 
 
-def aims_at(row: Row, key: str) -> bool:
+def aims_at(row: Row | PairRow, key: str) -> bool:
     """Whether the row's attack was made against the defence: same name, and same fields in any order and case."""
     said = against(row).replace("/", ":").lower().split(":")
     return sorted(said) == sorted(key.lower().split(":"))

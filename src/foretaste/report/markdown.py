@@ -17,27 +17,30 @@ def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], head
         parts += ["## Recommendation", *_bullets([line.text for line in advice])]
     parts += ["## Verdict", *_bullets([line.text for line in verdict])]
     rows = tables.labelled(summary)
-    parts += ["## Labelled rows", *(_table(rows) if rows.lines else ["Not part of this audit."])]
+    parts += ["## Labelled rows", *(table_of(rows) if rows.lines else ["Not part of this audit."])]
     if rows.lines and (judged := tables.judged(summary)):
-        parts += _table(judged)
+        parts += table_of(judged)
     if crossed := matrix.table(summary):
-        parts += _table(crossed)
+        parts += table_of(crossed)
     if screened := defences.table(summary):
-        parts += _table(screened)
+        parts += table_of(screened)
     if proven := bracket.table(summary):
-        parts += _table(proven)
+        parts += table_of(proven)
     for threat in pairs.THREATS:
         found = threat.rows(summary)
         if not found and threat.key != "weights":
             continue
-        parts += [f"## {threat.title}", *(_table(pairs.table(threat, found)) if found else ["Not part of this audit."])]
+        parts += [
+            f"## {threat.title}",
+            *(table_of(pairs.table(threat, found)) if found else ["Not part of this audit."]),
+        ]
         more = encoder_defences.tables(threat, found, summary.clean)
         for table in (pairs.by_probe(threat, found), *more, pairs.pairs(threat, found)):
-            parts += _table(table) if table and table.lines else []
+            parts += table_of(table) if table and table.lines else []
     parts += ["## Warnings", *(_bullets([_warning(w.text, w.trials) for w in summary.warnings]) or ["None."])]
     if summary.failures:
-        parts += ["## Failed trials", *_table(tables.failures(summary))]
-    parts += ["## Cost", *_table(tables.cost(summary)), "## Evidence"]
+        parts += ["## Failed trials", *table_of(tables.failures(summary))]
+    parts += ["## Cost", *table_of(tables.cost(summary)), "## Evidence"]
     for table in (
         tables.clean(summary),
         evidence.dropped(summary),
@@ -45,7 +48,7 @@ def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], head
         evidence.referee(summary),
         *evidence.cards(summary),
     ):
-        parts += _table(table) if table.lines else []
+        parts += table_of(table) if table.lines else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,7 +69,8 @@ def _warning(message: str, trials: list[str]) -> str:
     return f"{message} ({'; '.join(trials)})" if trials else message
 
 
-def _table(table: Table) -> list[str]:
+def table_of(table: Table) -> list[str]:
+    """Caption and table, and a block of its commands where it has any."""
     rule = ["---" if place < table.text else "---:" for place in range(len(table.columns))]
     rows = [[text(column) for column in table.columns], rule]
     rows += [[text(cell) for cell in line.cells] for line in table.lines]

@@ -11,7 +11,7 @@ import yaml
 
 from foretaste.errors import RecordError
 from foretaste.record import Estimate
-from foretaste.report import study_feature_targeted, study_pacl
+from foretaste.report import study_defences, study_feature_targeted, study_pacl
 
 FILE, PAGE, DATA = "study.yaml", "study.md", "study.json"
 Made = tuple[list[str], dict[str, Any]]
@@ -19,6 +19,7 @@ Made = tuple[list[str], dict[str, Any]]
 PAGES: dict[str, Callable[[Path, dict[str, dict[str, Any]]], Made]] = {
     "feature-targeted": study_feature_targeted.page,
     "pacl": study_pacl.page,
+    "defences": study_defences.page,
 }
 
 

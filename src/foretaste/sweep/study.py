@@ -23,7 +23,8 @@ class Part(BaseModel):
         encoder: its short name in the study's tables.
         data: the data set's.
         knowledge: what the attacker knows, in words; `full` (all training rows and the encoder) counts for the claims.
-        question: what the audit is for, in words; `headline` counts for the goals of the study `pacl`.
+        question: what the audit is for, in words; `headline` counts for the goals of the study `pacl`, and
+            `certificates` for that table of the study `defences` alone.
         audit: keys of an audit, over the study's common ones.
     """
 
@@ -47,7 +48,7 @@ class Study(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    study: Literal["feature-targeted", "pacl"]
+    study: Literal["feature-targeted", "pacl", "defences"]
     common: dict[str, Any] = Field(default={})
     audits: dict[str, Part] = Field(min_length=1)
     shared: Any = None

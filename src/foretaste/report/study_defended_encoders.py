@@ -1,0 +1,234 @@
+"""The study of defences, of encoders: what repairs undo, what scans see and what guards flag, over all pipelines.
+
+Every line is a defence beside one attack: the plain one, and those that were made against that defence. Repairs
+and guards count pairs that the clean pipeline got right, scans all; intervals are Wilson's over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from foretaste import statistics
+from foretaste.record import Estimate, Guarded, Repaired, Scanned, TrialRecord
+from foretaste.report import encoder_defences
+from foretaste.report.defended import against, aims_at
+from foretaste.report.markdown import table_of
+from foretaste.report.numbers import accuracy, percent, points
+from foretaste.report.pairs import THREATS
+from foretaste.report.summary import Summary
+from foretaste.report.tables import NONE, Line, Table
+
+RATE = 0.05
+"""False-alarm rate at which scans and guards are counted."""
+
+
+@dataclass(frozen=True)
+class Met:
+    """One defence and one attack on one pipeline.
+
+    Attributes:
+        encoder, data: the pipeline, by its short names.
+        defence: its key in the record.
+        attack: with its variant.
+        aimed: the attack was made against the defence.
+        pairs: trials, each with the defence's outcome; eligible or not.
+        clean: of the clean twin; None without one.
+    """
+
+    encoder: str
+    data: str
+    defence: str
+    attack: str
+    aimed: bool
+    pairs: list[TrialRecord]
+    clean: TrialRecord | None
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One defence and one attack over all pipelines.
+
+    Attributes:
+        kind: repair, scan or guard.
+        defence, attack, aimed: as of `Met`.
+        pipelines: how many.
+        pairs: that count.
+        figures: by name: shares with their intervals, or means.
+    """
+
+    kind: str
+    defence: str
+    attack: str
+    aimed: bool
+    pipelines: int
+    pairs: int
+    figures: dict[str, Estimate | float | None]
+
+
+def page(parts: dict[str, dict[str, Any]], summaries: dict[str, Summary]) -> tuple[list[str], dict[str, Any]]:
+    """Sections of the page in Markdown, and the same as values."""
+    found = {
+        "repair": _pooled("repair", parts, summaries, _repair),
+        "scan": _pooled("scan", parts, summaries, _scan),
+        "guard": _pooled("guard", parts, summaries, _guard),
+    }
+    sections = []
+    for kind, title in (("repair", "Repairs"), ("scan", "Scans"), ("guard", "Guards")):
+        if found[kind]:
+            sections += [f"## {title}", *table_of(_table(kind, found[kind]))]
+    for name, part in parts.items():
+        summary = summaries[name]
+        for threat in THREATS:
+            own = encoder_defences.tables(threat, threat.rows(summary), summary.clean)
+            if own:
+                sections.append(f"## Edits of {part['encoder']} on {part['data']} ({name})")
+            sections += [block for table in own for block in table_of(table)]
+    return sections, {"encoder": [asdict(one) for kind in found.values() for one in kind]}
+
+
+def met(part: dict[str, Any], summary: Summary, kind: str) -> Iterator[Met]:
+    """Every defence of that kind beside every attack on one audit's encoder that is plain or was made against it."""
+    for row in summary.steering:
+        for key in dict.fromkeys(key for trial in row.pairs for key in _of(trial, kind)):
+            aimed = aims_at(row, key)
+            if aimed or not against(row):
+                pairs = [trial for trial in row.pairs if key in _of(trial, kind)]
+                yield Met(part["encoder"], part["data"], key, row.name, aimed, pairs, summary.clean)
+
+
+def _of(trial: TrialRecord, kind: str) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {"repair": trial.repaired, "scan": trial.scanned, "guard": trial.guarded}
+    return found[kind]
+
+
+Figures = dict[str, Estimate | float | None]
+
+
+def _pooled(
+    kind: str,
+    parts: dict[str, dict[str, Any]],
+    summaries: dict[str, Summary],
+    figures: Callable[[list[Met]], tuple[int, Figures]],
+) -> list[Pooled]:
+    groups: dict[tuple[str, bool, str], list[Met]] = {}
+    for name, part in parts.items():
+        for one in met(part, summaries[name], kind):
+            groups.setdefault((_place(one.defence), one.aimed, one.attack), []).append(one)
+    found = []
+    for (defence, aimed, attack), own in groups.items():
+        pairs, values = figures(own)
+        found.append(Pooled(kind, defence, attack, aimed, len({(o.encoder, o.data) for o in own}), pairs, values))
+    order = list(dict.fromkeys(one.defence for one in found))
+    return sorted(found, key=lambda one: (order.index(one.defence), one.aimed))
+
+
+def _place(key: str) -> str:
+    """The defence without paths: another checkpoint lies elsewhere for each encoder."""
+    return ":".join(part for part in key.split(":") if "/" not in part)
+
+
+def _repair(found: list[Met]) -> tuple[int, Figures]:
+    """Success before and after, and what the repair costs the clean encoder; by the headline probe."""
+    before, after, costs = list[bool](), list[bool](), list[float]()
+    for one in found:
+        probe = ""
+        for trial in one.pairs:
+            mended: Repaired = trial.repaired[one.defence]
+            probe = next(iter(mended.probes), probe)
+            if trial.target and trial.target.eligible and probe in mended.probes:
+                before.append(trial.target.success)
+                after.append(bool(mended.probes[probe].success))
+        twin = one.clean.repaired.get(one.defence) if one.clean else None
+        if twin and probe in twin.probes:
+            costs.append(twin.probes[probe].change.value)
+    return len(after), {"before": _share(before), "after": _share(after), "cost": _mean(costs)}
+
+
+def _scan(found: list[Met]) -> tuple[int, Figures]:
+    """Edits flagged at the rate, chosen images that come first, wanted classes that are named."""
+    seen: list[Scanned] = [trial.scanned[one.defence] for one in found for trial in one.pairs]
+    seen = [one for one in seen if not one.error]
+    alarms = [one.false_alarm_rate <= RATE for one in seen if one.false_alarm_rate is not None]
+    return len(seen), {
+        "flagged": _share(alarms),
+        "first": _share([one.rank == 1 for one in seen if one.rank is not None]),
+        "named": _share([one.towards_target for one in seen if one.towards_target is not None]),
+        "null": _mean([float(len(one.null_scores)) for one in seen]),
+    }
+
+
+def _guard(found: list[Met]) -> tuple[int, Figures]:
+    """AUROC with the attack and without, and what is flagged at the rate; over eligible pairs."""
+    seen: list[Guarded] = [
+        trial.guarded[one.defence] for one in found for trial in one.pairs if trial.target and trial.target.eligible
+    ]
+    seen = [one for one in seen if not one.error]
+    alarms = [alarm for one in seen for alarm in one.alarms if alarm.rate == RATE]
+    shares = [one.share for one in seen if one.share is not None]
+    return len(seen), {
+        "auroc": statistics.mean_share(np.array(shares)) if shares else None,
+        "before": _mean([one.clean_share for one in seen if one.clean_share is not None]),
+        "flagged": _share([bool(alarm.flagged) for alarm in alarms]),
+        "false": _mean([alarm.false_alarms.value for alarm in alarms]),
+    }
+
+
+def _table(kind: str, found: list[Pooled]) -> Table:
+    words, columns, intro = TABLES[kind]
+    lines = [
+        Line(
+            [
+                one.defence,
+                one.attack + (" ◆" if one.aimed else ""),
+                f"{one.pipelines}",
+                f"{one.pairs}",
+                *(_cell(name, one.figures[name]) for name in words),
+            ]
+        )
+        for one in found
+    ]
+    caption = f"{intro} ◆: the attack was made against the defence."
+    return Table(f"pooled-{kind}", caption, [kind, "attack", "pipelines", "pairs", *columns], lines, 2)
+
+
+TABLES: dict[str, tuple[list[str], list[str], str]] = {
+    "repair": (
+        ["before", "after", "cost"],
+        ["steered before, %", "steered after, %", "cost on the clean encoder, points"],
+        "Chosen images that get the wanted class before and after a repair, all pipelines together, and the mean "
+        "change of accuracy that the repair brings to the clean encoder. The heads are fitted anew.",
+    ),
+    "scan": (
+        ["flagged", "first", "named", "null"],
+        ["flagged, %", "chosen image first, %", "class named, %", "clean encoders"],
+        f"Edited encoders that a scan flags at a false-alarm rate of {100 * RATE:g} % (none, or almost none, of the "
+        "clean encoders scores as high), chosen images that it ranks first among itself and the clean ones, and wanted "
+        "classes that it names.",
+    ),
+    "guard": (
+        ["auroc", "before", "flagged", "false"],
+        ["AUROC, %", "without the attack, %", "flagged, %", "false alarms, %"],
+        f"Guards at use time: AUROC of the chosen image among test images, and at a false-alarm rate of {100 * RATE:g} "
+        "% the chosen images and the other test images that are flagged.",
+    ),
+}
+
+
+def _cell(name: str, value: Estimate | float | None) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, Estimate):
+        return accuracy(value)
+    return points(value) if name == "cost" else f"{value:.0f}" if name == "null" else percent(value)
+
+
+def _share(bits: list[bool]) -> Estimate | None:
+    return statistics.wilson(sum(bits), len(bits)) if bits else None
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
