@@ -164,7 +164,7 @@ def test_scans_and_guards() -> None:
         "(10 % [3, 26]) above the clean one; decree sees none of 30 edits "
         "(without an adaptive attack: none was made against drift, bare, decree).",
         "Guards against pacl: agreement has an AUROC of 100.0 [88.3, 100.0] % and flags 29 of 29 (100 % [88, 100]) at "
-        "5 % false alarms; views-vote has an AUROC of 61.0 [43.0, 76.4] %, no better than chance, and flags 3 of 29 "
+        "5 % false alarms; views-vote has an AUROC of 61.0 [43.0, 76.4] %, which may be chance, and flags 3 of 29 "
         "(10 % [4, 26]) at 5 % false alarms (without an adaptive attack: none was made against agreement, views-vote).",
     ]
 

@@ -94,7 +94,7 @@ def _guards(ground: Ground) -> Sentence | None:
         if not shares:
             return None
         auroc = statistics.mean_share(np.array(shares))
-        chance = ", no better than chance," if auroc.low <= 0.5 <= auroc.high else ""
+        chance = ", which may be chance," if auroc.low <= 0.5 <= auroc.high else ""
         text = f"{key} has an AUROC of {accuracy(auroc)} %{chance}"
         if alarms := [one.alarms[-1] for one in seen if one.alarms]:
             flagged = [bool(alarm.flagged) for alarm in alarms]
