@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCH_STAMP := .venv/.bench-installed
 ARGS ?=
 
 # Wheels of torch are large: a slow registry is not a dead one.
@@ -43,12 +44,14 @@ format: install  ## let ruff format and repair what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install  ## measure the ratios that Foretaste promises (ARGS="--out records/bench.json" keeps them)
+bench: $(BENCH_STAMP)  ## measure the ratios that Foretaste promises (ARGS="--out records/bench.json" keeps them)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lock: $(BIN)/uv  ## pin requirements.txt again from pyproject.toml
+lock: $(BIN)/uv  ## pin requirements.txt and requirements-bench.txt again
 	@$(call twice,$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--custom-compile-command "make lock" --quiet --output-file requirements.txt)
+	@$(call twice,$(BIN)/uv pip compile requirements-bench.in --constraint requirements.txt --universal \
+		--python-version 3.11 --custom-compile-command "make lock" --quiet --output-file requirements-bench.txt)
 
 clean:  ## remove everything that make built: .venv, demo and caches
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -64,4 +67,9 @@ $(STAMP): requirements.txt pyproject.toml | $(BIN)/uv
 	@echo "Installing the pinned requirements; torch brings CUDA, so the first time this downloads some gigabytes."
 	@$(call twice,$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt)
 	@$(call twice,$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .)
+	@touch $@
+
+# What the benches stand beside and nothing else needs: ART.
+$(BENCH_STAMP): $(STAMP) requirements-bench.txt
+	@$(call twice,$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-bench.txt)
 	@touch $@

@@ -2,7 +2,8 @@
 
     python -m benchmarks                                 all of them
     python -m benchmarks embed head                      these two
-    python -m benchmarks --out records/bench.json        also keep the numbers, with the machine and the versions
+    python -m benchmarks --out records/bench.json        also keep the numbers, with the machine and the versions; what
+                                                         that file holds of benches that were not run stays
 
 A bench is a module `bench_NAME` with `main() -> dict[str, float]` and, where something is promised,
 `GOALS: dict[str, tuple[str, float]]`, e.g. `{"throughput_ratio": (">=", 0.95)}`. The exit code is 1 if a goal is
@@ -27,7 +28,10 @@ from rich.table import Table
 
 from foretaste.runtime import machine, versions
 
-BENCHES = ("embed", "head", "certified", "exact", "canceling", "inverse", "matching", "pacl", "bad_encoder", "scaling")
+BENCHES = (
+    *("embed", "head", "certified", "exact", "canceling", "inverse", "matching", "pacl", "bad_encoder", "filters"),
+    "scaling",
+)
 RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
@@ -69,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(BENCHES):
         parser.error(f"unknown bench {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    place = {"machine": machine(), "versions": versions()}
+    before = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    if before and any(before[key] != here for key, here in place.items()):
+        parser.error(f"{options.out} holds figures of another machine or other versions; choose another file")
     rows, seconds = [], {}
     for name in options.names or BENCHES:
         print(f"bench {name} ...", file=sys.stderr, flush=True)
@@ -78,7 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
     show(rows)
     if options.out:
         words = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
-        report = {"command": words, "rows": rows, "seconds": seconds, "machine": machine(), "versions": versions()}
+        kept = [row for row in before.get("rows", []) if row["bench"] not in seconds]
+        command = "; ".join([*([before["command"]] if kept else []), words])
+        report = {"command": command, "rows": kept + rows, "seconds": before.get("seconds", {}) | seconds, **place}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1) + "\n")
     return int(any(row["met"] is False for row in rows))

@@ -17,9 +17,10 @@ from foretaste.audit.pipeline import prepare
 from foretaste.audit.screening import threshold
 from foretaste.audit.spec import AuditSpec
 from foretaste.encoders.weights import save_encoder
-from foretaste.errors import DataError, EncoderError, SpecError
+from foretaste.errors import DataError, EncoderError, SpecError, WeightsError
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
+from foretaste.runtime import digest_tensors
 from foretaste.statistics import mean_share, wilson
 from foretaste.sweep.estimate import encoder_defences_cost, estimate_seconds
 from foretaste.sweep.plan import configured, plan
@@ -207,6 +208,29 @@ def test_without_them_trials_keep_their_identities(lookup: Path) -> None:
     found = [identities(plan(prepare(spec))) for spec in (plain, other)]
     assert not set(found[0]) & set(found[1])
     assert plan(prepare(other))[1].spec.base["defences"] == [{"name": "forget", "fails": False}]
+
+
+def test_other_weights_under_the_same_name_are_another_audit(lookup: Path, tmp_path: Path) -> None:
+    """A repair's own checkpoint counts by its content: nothing of the old file is taken for the new one's."""
+    file = tmp_path / "trusted.safetensors"
+    key = f"average:with_weights={file}"
+    spec = steer(lookup, "by-heart", defences=[key], targets=1)
+    encoder = prepare(steer(lookup, "by-heart")).encoder
+    state, found = encoder.body.state_dict(), []
+    for factor in (1.0, 1.25):
+        save_encoder(file, {name: factor * tensor for name, tensor in state.items()}, encoder.card, overwrite=True)
+        pipeline = prepare(spec)
+        read = pipeline.inputs()[f"checkpoint of {next(iter(pipeline.encoder_defences.repairs))}"]
+        assert read == digest_tensors({name: factor * tensor for name, tensor in state.items()})
+        found.append(identities(plan(pipeline)))
+        if factor == 1:
+            audit(spec, tmp_path / "out")
+    assert not set(found[0]) & set(found[1])
+    with pytest.raises(SpecError, match="trials on another checkpoint of average"):
+        audit(spec, tmp_path / "out")
+    file.unlink()
+    with pytest.raises(WeightsError, match="no such file"):
+        prepare(spec)
 
 
 def test_the_estimate_counts_them(lookup: Path) -> None:

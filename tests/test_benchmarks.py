@@ -77,6 +77,40 @@ def test_numbers_are_written_only_if_asked(
     assert written["machine"]["cores"] and written["versions"]["torch"]
 
 
+def test_figures_of_other_benches_stay_in_the_file(
+    runner: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bench.json"
+    plant(monkeypatch, {"seconds": 1.5}, None)
+    runner.main(["head", "--out", str(file)])
+    report = json.loads(file.read_text())
+    report["rows"].insert(0, {**report["rows"][0], "bench": "embed"})
+    report |= {"command": "first", "seconds": {"embed": 7.0, "head": 8.0}}
+    file.write_text(json.dumps(report))
+    plant(monkeypatch, {"seconds": 2.5}, None)
+    runner.main(["head", "--out", str(file)])
+    written = json.loads(file.read_text())
+    assert [(row["bench"], row["value"]) for row in written["rows"]] == [("embed", 1.5), ("head", 2.5)]
+    assert written["command"] == f"first; python -m benchmarks head --out {file}"
+    assert written["seconds"]["embed"] == 7.0
+    file.write_text(json.dumps(written | {"machine": {"cpu": "another"}}))
+    with pytest.raises(SystemExit):
+        runner.main(["head", "--out", str(file)])
+    assert "another machine" in capsys.readouterr().err
+    assert json.loads(file.read_text())["rows"] == written["rows"]
+
+
+def test_both_sides_of_the_filters_bench_see_the_same(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("art", reason="requirements-bench.txt is not installed")
+    bench = import_module("benchmarks.bench_filters")
+    for name, size in {"ROWS": 900, "FEATURES": 128, "CLASSES": 3, "ROUNDS": 1}.items():
+        monkeypatch.setattr(bench, name, size)
+    found = bench.main()
+    assert found["spectral_scores_apart"] < 1e-4
+    assert found["activation_rows_apart"] == 0
+    assert min(found["spectral_art_auroc"], found["spectral_auroc"], found["activation_auroc"]) > 0.9
+
+
 def test_every_bench_in_the_table_exists(runner: Any) -> None:
     modules = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
     assert modules == set(runner.BENCHES)

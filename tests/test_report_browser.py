@@ -12,6 +12,8 @@ import pytest
 
 import records_fixture as planted
 from foretaste import report
+from foretaste.record import Alarm, Screening
+from foretaste.statistics import wilson
 
 pytestmark = pytest.mark.browser
 
@@ -157,4 +159,24 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, file: Path) -> None:
     page = visit(browser, file, viewport={"width": 390, "height": 844}).page
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("document.querySelector('#curve-0 .main-svg').getBoundingClientRect().width") <= 390
+    page.close()
+
+
+def test_names_of_filters_stay_in_one_piece(browser: Any, tmp_path: Path) -> None:
+    alarms = [
+        Alarm(rate=rate, threshold=1.0, clean=wilson(1, 99), scores=planted.scores(1600), predictions="")
+        for rate in (0.01, 0.05)
+    ]
+    found = Screening(filter={"name": "activation"}, calibration="own", calibration_rows=200, alarms=alarms)
+    twin, *others = planted.audit()
+    path = tmp_path / "report.html"
+    path.write_text(report.render([twin.model_copy(update={"defences": {"activation": found}}), *others]).html)
+    page = visit(browser, path, viewport={"width": 700, "height": 900}).page
+    cell = page.locator("#defences td", has_text="activation").first
+    lines = """cell => {
+        const text = document.createRange();
+        text.selectNodeContents(cell);
+        return new Set([...text.getClientRects()].map(one => one.top)).size;
+    }"""
+    assert cell.evaluate(lines) == 1
     page.close()

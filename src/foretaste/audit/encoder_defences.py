@@ -18,9 +18,11 @@ from foretaste.defences.scans.run import like, null_files
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
+from foretaste.encoders.weights import read_state_dict
 from foretaste.errors import DataError, SpecError
 from foretaste.method import Method
 from foretaste.record import digest_of
+from foretaste.runtime import digest_tensors
 
 Kept = Repair | Guard | Scan
 
@@ -34,6 +36,7 @@ class EncoderDefences:
         other: the defender's second encoder; None: it has none.
         null: files of clean encoders.
         null_digests: of their weights, in the same order.
+        read: digests of the weights that repairs read from files, by their key.
         spec: how the victim's encoder was built, as the null is.
         shared: what they make of the clean encoder and of the null, for all trials.
         recent: the same of scans on images that are of one run.
@@ -45,6 +48,7 @@ class EncoderDefences:
     other: Encoder | None = None
     null: tuple[Path, ...] = ()
     null_digests: tuple[str, ...] = ()
+    read: dict[str, str] = field(default_factory=dict)
     spec: EncoderSpec | None = None
     shared: Shared[Any] = field(default_factory=lambda: Shared(256))
     recent: Shared[Any] = field(default_factory=lambda: Shared(8))
@@ -57,7 +61,8 @@ class EncoderDefences:
     def digests(self) -> dict[str, str]:
         """Of what the defender has beside its clean images; nothing where it has nothing."""
         other = {} if self.other is None else {"other encoder": self.other.card.sha256}
-        return other | ({"null": digest_of(list(self.null_digests))} if self.null_digests else {})
+        null = {"null": digest_of(list(self.null_digests))} if self.null_digests else {}
+        return other | null | {f"checkpoint of {key}": digest for key, digest in self.read.items()}
 
     def clean_encoders(self, encoder: Encoder, sample: tuple[int, int]) -> Iterator[Encoder]:
         """The null, one encoder at a time: they may be many.
@@ -126,6 +131,7 @@ def opened(spec: AuditSpec, defences: Mapping[str, Method], images: Split, encod
         DataError: the defender has no clean images, or too few.
         SpecError: a repair lacks a field; the null holds nothing, or the victim's own encoder.
         EncoderError: the second encoder or one of the null cannot be used.
+        WeightsError: a file that a repair reads cannot be read.
     """
     repairs = {key: one for key, one in defences.items() if isinstance(one, Repair)}
     guards = {key: one for key, one in defences.items() if isinstance(one, Guard)}
@@ -158,7 +164,8 @@ def opened(spec: AuditSpec, defences: Mapping[str, Method], images: Split, encod
         digests.append(one.card.sha256)
         if one.card.sha256 == encoder.card.sha256:
             raise SpecError("null: clean encoders, none of them the audited one", got=str(path), do="take it out")
-    return replace(found, null_digests=tuple(digests))
+    read = {key: digest_tensors(read_state_dict(one.reads).tensors) for key, one in repairs.items() if one.reads}
+    return replace(found, null_digests=tuple(digests), read=read)
 
 
 def _kind(one: Kept) -> str:

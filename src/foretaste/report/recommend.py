@@ -17,10 +17,10 @@ from foretaste.record import Estimate, TrialRecord, unpack_labels
 from foretaste.report.defended import Column, Defended, Outcome, against, aims_at, everything, plain_form
 from foretaste.report.naming import label
 from foretaste.report.numbers import accuracy, budget, count, moved, percent
+from foretaste.report.recommend_encoder import encoder_recommendation
 from foretaste.report.summary import Row, Summary
-from foretaste.report.verdict import Sentence, strongest
+from foretaste.report.verdict import RECOMMENDATION, Sentence, strongest
 
-TOPIC = "Recommendation"
 SHOWN = 5
 """Adaptive attacks that have a sentence of their own; all are in the matrix."""
 
@@ -48,12 +48,19 @@ class Credit:
 
 
 def recommendation(summary: Summary) -> list[Sentence]:
-    """The recommendation, a sentence per budget first; empty where no attack on the labelled rows gave a result."""
+    """The recommendation, a sentence per budget first, then defences of the encoder.
+
+    Empty where no attack on the labelled rows gave a result and no defence of the encoder was tried.
+    """
+    return [*_labelled(summary), *encoder_recommendation(summary)]
+
+
+def _labelled(summary: Summary) -> list[Sentence]:
     if not summary.budgets:
         return []
     found = everything(summary)
     if not found.columns:
-        return [Sentence(TOPIC, "No defence of the labelled rows was tried, so none can be recommended")]
+        return [Sentence(RECOMMENDATION, "No defence of the labelled rows was tried, so none can be recommended")]
     lines = [_at(summary, found, share) for share in summary.budgets]
     return [*lines, *_adaptive(summary, found), *_untested(summary, found)]
 
@@ -81,16 +88,18 @@ def _at(summary: Summary, found: Defended, share: float) -> Sentence:
     assert row.head is not None
     at = f"At {budget(share)}"
     if row.head.change.high >= 0:
-        return Sentence(TOPIC, f"{at} no attack lowered accuracy measurably, so there is nothing for a defence to undo")
+        return Sentence(
+            RECOMMENDATION, f"{at} no attack lowered accuracy measurably, so there is nothing for a defence to undo"
+        )
     known = [one for one in credits(summary, found, share) if one.gain]
     if not known:
-        return Sentence(TOPIC, f"{at} no defence was tried against every attack, so none can be recommended")
+        return Sentence(RECOMMENDATION, f"{at} no defence was tried against every attack, so none can be recommended")
     best = max(known, key=lambda one: one.gain.value if one.gain else 0.0)
     assert best.gain is not None
     tried = count(len({one.column.key for one in known}), "defence")
     if not best.helps:
         claim = f"{at} none of the defences tried helps by its interval; the best is {best.column.words}"
-        return Sentence(TOPIC, f"{claim}, {moved(best.gain)} points", f"{tried} tried")
+        return Sentence(RECOMMENDATION, f"{claim}, {moved(best.gain)} points", f"{tried} tried")
     lost = row.head.clean.value - row.head.poisoned.value
     claim = (
         f"{at} {best.column.words} undoes {percent(best.gain.value / lost, 0)} % of the damage of {row.name}: the "
@@ -98,7 +107,7 @@ def _at(summary: Summary, found: Defended, share: float) -> Sentence:
         f"{percent(row.head.poisoned.value)} % without, {moved(best.gain)} points"
     )
     return Sentence(
-        TOPIC, f"{claim}; {_price(summary, found, best.column)}", f"{_tested(summary, best)}; {tried} tried"
+        RECOMMENDATION, f"{claim}; {_price(summary, found, best.column)}", f"{_tested(summary, best)}; {tried} tried"
     )
 
 
@@ -139,11 +148,11 @@ def _adaptive(summary: Summary, found: Defended) -> list[Sentence]:
             unseen.append(row.name)
         if aimed:
             column, one = aimed[-1]
-            lines.append(Sentence(TOPIC, _caught(summary, found, row, column, one)))
+            lines.append(Sentence(RECOMMENDATION, _caught(summary, found, row, column, one)))
     if rows and len(unseen) == len(rows):
         which = "the adaptive attack" if len(rows) == 1 else "the adaptive attacks"
         claim = f"No filter here sees {which} at {budget(top)}: none drops more of its poison than of the clean rows"
-        return [Sentence(TOPIC, claim, "; ".join(unseen)), *lines[:SHOWN]]
+        return [Sentence(RECOMMENDATION, claim, "; ".join(unseen)), *lines[:SHOWN]]
     return lines[:SHOWN]
 
 
@@ -170,7 +179,9 @@ def _untested(summary: Summary, found: Defended) -> list[Sentence]:
     if not left:
         return []
     named = ", ".join(left)
-    return [Sentence(TOPIC, f"The figures of {named} are without an adaptive attack: none was made against them")]
+    return [
+        Sentence(RECOMMENDATION, f"The figures of {named} are without an adaptive attack: none was made against them")
+    ]
 
 
 Bits = NDArray[np.bool_]

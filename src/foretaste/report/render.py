@@ -24,7 +24,7 @@ class Report:
         html: one page that opens offline and loads nothing; scripts other than its own are forbidden by its policy.
         markdown: the same verdict and tables as text.
         verdict: what was found, in plain words.
-        recommendation: what the figures say about defences, which stands on top; empty without labelled-data attacks.
+        recommendation: what the figures say about defences, which stands on top; may be empty.
     """
 
     html: str

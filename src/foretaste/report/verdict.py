@@ -31,6 +31,7 @@ class Sentence:
         return f"{self.claim} ({self.basis})." if self.basis else f"{self.claim}."
 
 
+RECOMMENDATION = "Recommendation"
 LABELLED = "Labelled rows"
 WEIGHTS = "Encoder weights"
 YARDSTICKS = "Yardsticks"

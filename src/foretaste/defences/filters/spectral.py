@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from foretaste.defences.base import Filter, TrainingRows
+from foretaste.defences.filters.principal import top_directions
 
 
 class Spectral(Filter):
@@ -38,11 +39,5 @@ class Spectral(Filter):
 
 def top_direction(rows: Tensor) -> Tensor:
     """Right singular vector [d] of the largest singular value of rows float64 [n, d]; zero if all rows are zero."""
-    n, d = rows.shape
-    small = rows.T @ rows if d <= n else rows @ rows.T  # the smaller Gram matrix has the same largest value
-    vector: Tensor = torch.linalg.eigh(small).eigenvectors[:, -1]
-    image = rows @ vector if d <= n else rows.T @ vector
-    size = image.norm()
-    if float(size) == 0:
-        return torch.zeros(d, dtype=rows.dtype)
-    return vector if d <= n else image / size
+    vector = top_directions(rows, 1)[:, 0]
+    return vector if bool(rows.any()) else torch.zeros_like(vector)

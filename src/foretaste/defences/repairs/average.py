@@ -33,6 +33,11 @@ class Average(Repair):
     )
     share: float = Field(default=0.5, ge=0, le=1, description="weight of the other checkpoint; 0: the suspect alone")
 
+    @property
+    def reads(self) -> Path | None:
+        """The other checkpoint."""
+        return None if self.with_weights is None else self.with_weights.expanduser()
+
     def check(self, clean: Images) -> None:
         """Refuse to begin without another checkpoint.
 
@@ -52,9 +57,8 @@ class Average(Repair):
             WeightsError: it cannot be read safely, or is of another architecture.
         """
         self.check(clean)
-        assert self.with_weights is not None
-        file = read_state_dict(self.with_weights.expanduser())
-        return self.mend_with(encoder, file.tensors, self.with_weights.name)
+        assert self.reads is not None
+        return self.mend_with(encoder, read_state_dict(self.reads).tensors, self.reads.name)
 
     def mend_with(self, encoder: Encoder, other: Encoder | Mapping[str, Tensor], name: str = "") -> Encoder:
         """Average with an encoder, or with a checkpoint's tensors, in memory.

@@ -29,6 +29,11 @@ class Repair(Method):
         """Whether it reads the labels of the clean images."""
         return False
 
+    @property
+    def reads(self) -> Path | None:
+        """A file of weights that it reads beside the suspect's, whose content an audit's trials depend on."""
+        return None
+
     def planned(self, clean: int) -> int:
         """About what `mend` costs with so many clean images, in images forward through the encoder."""
         return 0

@@ -1,0 +1,233 @@
+"""The recommendation about repairs, scans and guards of the encoder, against planted records: every figure by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import records_fixture as planted
+from foretaste import report
+from foretaste.record import (
+    Estimate,
+    Guarded,
+    InputAlarm,
+    ProbeScores,
+    Repaired,
+    RepairedProbe,
+    Scanned,
+    TargetScores,
+    TrialRecord,
+    digest_of,
+)
+from foretaste.report.ground import aims_at
+from foretaste.report.steering import pair_row
+from foretaste.statistics import wilson
+
+PAIRS = 30
+
+
+def change(value: float, wide: float = 0.009) -> Estimate:
+    return Estimate(value=value, low=value - wide, high=value + wide, n=planted.N, method="planted")
+
+
+def repaired(cost: float, success: bool | None = None) -> Repaired:
+    """The second probe says the opposite: it must not be in any figure."""
+    shared: dict[str, Any] = {"accuracy": wilson(1600, planted.N), "predictions": ""}
+    head = RepairedProbe(change=change(cost), success=success, **shared)
+    other = RepairedProbe(change=change(0.5), success=None if success is None else not success, **shared)
+    return Repaired(repair={"name": "r"}, clean_images=500, probes={"exact": head, "knn": other})
+
+
+FAILED = Repaired(repair={"name": "r"}, clean_images=500, error="diverged")
+
+
+def scanned(score: float, rank: int | None = None, null: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Scanned:
+    return Scanned(
+        scan={"name": "s"}, images=501, score=score, clean_score=2.5, null_scores=list(null), rank=rank, inputs=501
+    )
+
+
+def guarded(share: float, flagged: bool) -> Guarded:
+    alarms = [
+        InputAlarm(rate=rate, threshold=1.0, flagged=flagged and rate == 0.05, false_alarms=wilson(1, 100))
+        for rate in (0.01, 0.05)
+    ]
+    return Guarded(guard={"name": "g"}, clean_images=250, calibration_images=250, share=share, alarms=alarms)
+
+
+def attacked(variant: str = "", *, threat: str = "weights", budget: float | None = None, **kinds: Any) -> list[Any]:
+    """Pairs 0 to 29: the first is not eligible, the last not steered. `kinds`: by key, the entry of pair k."""
+    out = []
+    for k in range(PAIRS):
+        success = k < PAIRS - 1
+        target = TargetScores(
+            index=k,
+            true_class=0,
+            target_class=1,
+            clean_prediction=int(k == 0),
+            poisoned_prediction=int(success),
+            eligible=k > 0,
+            success=success,
+            clean_success=k == 0,
+            collateral=wilson(1, 100),
+        )
+        found = {kind: {key: entry(k) for key, entry in entries.items()} for kind, entries in kinds.items()}
+        out.append(
+            planted.trial(
+                threat=threat,
+                attack="pacl",
+                variant=variant,
+                budget=budget,
+                seed=0,
+                trial_of=k,
+                command="foretaste audit",
+                scores={"exact": ProbeScores(clean=wilson(1662, 2000), poisoned=wilson(1650, 2000))},
+                target=target,
+                digests={"poisoned encoder": digest_of([variant, k])},
+                **found,
+            )
+        )
+    return out
+
+
+def twin(**costs: float) -> TrialRecord:
+    return planted.clean_twin().model_copy(update={"repaired": {key: repaired(cost) for key, cost in costs.items()}})
+
+
+def advice(*records: TrialRecord) -> list[str]:
+    return report.render(list(records)).recommendation
+
+
+def first(count: int) -> Any:
+    """The repair of the audit's first attack leaves `count` of the eligible, steered pairs 1 to 28 steered."""
+    return lambda k: repaired(0.0, success=k <= count)
+
+
+def test_repairs_are_ordered_by_what_is_still_steered() -> None:
+    """28 pairs count. Still steered: 26 after clp, 2 after distil; Wilson of 2 of 28 is [2, 23] %, of 26 [77, 98]."""
+    lines = advice(
+        twin(clp=0.001, distil=-0.091), *attacked(repaired={"clp": first(26), "distil": first(2), "free": first(28)})
+    )
+    assert lines == [
+        "Of the 28 chosen images that pacl steers, so many are still steered after a repair: 2 (7 % [2, 23]) after "
+        "distil, which costs a clean encoder 9.1 [8.2, 10.0] points of accuracy; 26 (93 % [77, 98]) after clp, which "
+        "costs a clean encoder nothing measurable, +0.1 [−0.8, +1.0] points; 28 (100 % [88, 100]) after free, at a "
+        "price that was not measured (without an adaptive attack: none was made against distil, clp, free)."
+    ]
+
+
+def test_a_repair_is_credited_with_its_worst_case() -> None:
+    """Made against distil, the attack leaves 21 of 28; what it does under clp is not held against clp."""
+    plain = attacked(repaired={"clp": first(14), "distil": first(2)})
+    aimed = attacked("against=distil", repaired={"clp": first(28), "distil": first(21)})
+    (line,) = advice(twin(clp=0.0, distil=0.02), *plain, *aimed)
+    assert line == (
+        "Of the 28 chosen images that pacl steers, so many are still steered after a repair: 14 (50 % [33, 67]) after "
+        "clp, which costs a clean encoder nothing measurable, 0.0 [−0.9, +0.9] points; 21 of 28 (75 % [57, 87]) after "
+        "distil where the attack is made against it (pacl (against=distil)), with which a clean encoder gains +2.0 "
+        "[+1.1, +2.9] points of accuracy (counting what was made against distil; nothing was against clp)."
+    )
+    # An attack against it that does less is not the worst case.
+    milder = attacked("against=clp", repaired={"clp": first(3)})
+    (line,) = advice(twin(clp=0.0, distil=0.02), *plain, *milder)
+    assert "14 (50 % [33, 67]) after clp, which" in line and "counting what was made against clp; nothing" in line
+
+
+def test_failed_repairs_are_counted_apart() -> None:
+    lines = advice(
+        twin(clp=0.0), *attacked(repaired={"clp": lambda k: FAILED if 1 <= k <= 4 else repaired(0, success=True)})
+    )
+    assert "still steered after a repair: 24 of 24 (100 % [86, 100]; 4 failed) after clp" in lines[0]
+
+
+def test_scans_and_guards() -> None:
+    """Drift always stands above its three clean encoders; decree never does, and scores no images."""
+    lines = advice(
+        twin(),
+        *attacked(
+            scanned={
+                "decree": lambda k: scanned(2.9),
+                "drift": lambda k: scanned(3.1, rank=1 if k < 27 else 2),
+                "bare": lambda k: scanned(2.6 if k < 3 else 2.4, null=()),
+                "broken": lambda k: Scanned(scan={}, images=501, error="no images"),
+            },
+            guarded={
+                "views-vote": lambda k: guarded(0.61, k in (1, 2, 3)),
+                "agreement": lambda k: guarded(0.0 if k == 0 else 1.0, flagged=True),
+            },
+        ),
+    )
+    assert lines == [
+        "Scans against pacl: drift ranks the chosen image first in 27 of 30 (90 % [74, 97]) and scores 30 of 30 edits "
+        "(100 % [89, 100]) above all 3 clean encoders, a false-alarm rate of 25 %; bare scores 3 of 30 edits "
+        "(10 % [3, 26]) above the clean one; decree sees none of 30 edits "
+        "(without an adaptive attack: none was made against drift, bare, decree).",
+        "Guards against pacl: agreement has an AUROC of 100.0 [88.3, 100.0] % and flags 29 of 29 (100 % [88, 100]) at "
+        "5 % false alarms; views-vote has an AUROC of 61.0 [43.0, 76.4] %, which may be chance, and flags 3 of 29 "
+        "(10 % [4, 26]) at 5 % false alarms (without an adaptive attack: none was made against agreement, views-vote).",
+    ]
+
+
+def test_worst_case_of_scans_and_guards_and_budgets() -> None:
+    plain = attacked(
+        threat="pretraining",
+        budget=0.01,
+        scanned={"drift": lambda k: scanned(4, 1)},
+        guarded={"views-vote": lambda k: guarded(0.9, True)},
+    )
+    aimed = attacked(
+        "steps 5, against=drift",
+        threat="pretraining",
+        budget=0.01,
+        scanned={"drift": lambda k: scanned(2, 7)},
+        guarded={"views-vote": lambda k: guarded(0.1, False)},
+    )
+    scans, guards = advice(twin(), *plain, *aimed)
+    assert scans == (
+        "Scans against pacl at 1 %: drift sees none of 30 runs where the attack is made against it "
+        "(pacl (steps 5, against=drift) at 1 %) (counting what was made against drift)."
+    )
+    assert "views-vote has an AUROC of 90.0 [" in guards
+    # Another budget is another attack.
+    other = attacked(
+        "against=drift", threat="pretraining", budget=0.1, scanned={"drift": lambda k: scanned(4, 1 if k else 2)}
+    )
+    lines = advice(twin(), *plain, *other)
+    assert lines[0].startswith("Scans against pacl at 1 %: drift ranks the chosen image first in 30 of 30 (")
+    assert lines[2].startswith("Scans against pacl: drift ranks the chosen image first in 29 of 30 (")
+
+
+def test_nothing_is_said_where_nothing_was_tried() -> None:
+    assert advice(twin(), *attacked()) == []
+    nothing = [
+        one.model_copy(update={"target": one.target.model_copy(update={"success": False})}) for one in attacked()
+    ]
+    repaired_all = [one.model_copy(update={"repaired": {"clp": repaired(0, success=False)}}) for one in nothing]
+    assert advice(twin(clp=0.0), *repaired_all) == []
+
+
+def test_it_follows_what_is_said_of_the_labelled_rows_in_every_template() -> None:
+    page = report.render([*planted.audit(), *attacked("", repaired={"clp": first(3)})])
+    assert page.recommendation[0].startswith("No defence of the labelled rows was tried")
+    assert "after clp" in page.recommendation[-1]
+    assert page.markdown.index("after clp") < page.markdown.index("## Verdict")
+    assert "still steered after a repair" in page.html
+
+
+@pytest.mark.parametrize(
+    ("variant", "key", "same"),
+    [
+        ("against=distil", "distil", True),
+        ("steps 9, against distil, penalty 2", "distil", True),
+        ("against=distil", "distil:epochs=5", True),
+        ("against=distil/epochs=5", "distil:epochs=5", True),
+        ("against=distil/epochs=5", "distil", False),
+        ("against=distil/epochs=5", "distil:epochs=6", False),
+        ("against=distil", "distil-more", False),
+        ("", "distil", False),
+    ],
+)
+def test_which_defence_an_attack_is_made_against(variant: str, key: str, same: bool) -> None:
+    trials = attacked(variant)[:1]
+    assert aims_at(pair_row(trials, trials), key) is same
