@@ -17,7 +17,7 @@ from foretaste.record import Estimate, read
 from foretaste.report import study_defended_encoders
 from foretaste.report.defended import Column, aims_at, everything
 from foretaste.report.markdown import table_of
-from foretaste.report.numbers import accuracy, budget, moved, percent, points
+from foretaste.report.numbers import accuracy, budget, count, moved, percent, points
 from foretaste.report.recommend import credits
 from foretaste.report.summary import Summary, summarise
 from foretaste.report.tables import NONE, Line, Table
@@ -186,19 +186,19 @@ def _damage(found: list[Held]) -> Table:
             plain = [one.clean - one.plain for one in here if one.plain is not None]
             made = any(one.adaptive for one in here)
             cells += [
-                percent(_mean(plain)) if plain else NONE,
-                (percent(_mean([one.clean - one.worst for one in here])) if made else UNTRIED) if here else NONE,
+                _taken(plain) if plain else NONE,
+                (_taken([one.clean - one.worst for one in here]) if made else UNTRIED) if here else NONE,
             ]
         lines.append(Line(cells))
     bare = [
         cell
         for share in shares
-        for cell in (percent(_mean([one.clean - one.bare for one in found if one.budget == share])), NONE)
+        for cell in (_taken([one.clean - one.bare for one in found if one.budget == share]), NONE)
     ]
     caption = (
         f"Accuracy that the strongest attack takes from the clean head without a defence, in points, mean over "
-        f"{pipelines} pipelines: with the attacks that were not made against the defence, and with all. The price "
-        f"of a defence is in both, and stands alone in the first column. {UNTRIED}: nobody made an attack against it "
+        f"{count(pipelines, 'pipeline')}: with the attacks that were not made against the defence, and with all. The "
+        f"price of a defence is in both, and stands alone in the first column. {UNTRIED}: nobody made an attack against it "
         "here, so the figure beside it is no credit."
     )
     columns = [column for share in shares for column in (f"{budget(share)}, not made against it", "all")]
@@ -283,6 +283,11 @@ def _grouped(found: list[Held]) -> dict[tuple[str, float | None], list[Held]]:
     for one in found:
         groups.setdefault((one.defence, one.rate), []).append(one)
     return groups
+
+
+def _taken(losses: list[float]) -> str:
+    """Mean loss of accuracy, in points; below 0 where the defence gains more than attacks take."""
+    return percent(_mean(losses)).replace("-", "−")
 
 
 def _mean(values: list[float]) -> float:
