@@ -105,8 +105,8 @@ def test_every_filter_has_a_stand_in_or_says_that_it_has_none() -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("exact:against=spere", "filter: one of sphere, .*; got 'spere'"),
-        ("exact:against=dpa", "filter: one of sphere"),
+        ("exact:against=spere", "filter or certified: one of sphere, .*; got 'spere'"),
+        ("exact:against=clp", "filter or certified: one of sphere"),
         ("exact:against=knn/k=0", "knn: fields k; got k = 0"),
         ("exact:penalty=2", "penalty is a field of an attack against a filter"),
         ("label-flip:against=sphere", "label-flip: fields labels"),
@@ -132,7 +132,7 @@ def test_an_attack_is_read_back_and_plain_ones_keep_their_entry() -> None:
 
 
 def test_without_the_filter_in_its_knowledge_the_attack_says_so() -> None:
-    with pytest.raises(SpecError, match="exact against sphere: that filter in what the attacker knows; got none"):
+    with pytest.raises(SpecError, match="exact against sphere: that defence in what the attacker knows; got none"):
         attacks.configure("exact", {"against": "sphere"}).poison(toy.feature_knowledge(120), 5, 0)
 
 

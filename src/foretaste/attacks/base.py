@@ -78,6 +78,23 @@ class Evasion(Protocol):
         ...
 
 
+class Vote(Protocol):
+    """A certified head as an adaptive attack is given it: the harm to its vote that added rows do, to follow uphill.
+
+    It is made for a number m of rows, of what the attacker holds alone; features are in the encoder's units.
+    """
+
+    def damage(self, z: Tensor, y: Tensor, *, gradient: bool = True) -> tuple[float, Tensor | None]:
+        """Smooth share in [0, 1] of the attacker's validation rows that the vote gets wrong when rows z float [m, d]
+        with labels y int64 [m] are added, and its gradient with respect to z, [m, d].
+        """
+        ...
+
+    def settled(self, z: Tensor, y: Tensor) -> Tensor:
+        """The rows with each in the base learner that it is meant for, which takes a change of a hair."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Knowledge:
     """What the attacker of the labelled data knows: the victim's rows, own validation rows, the encoder, the head.
@@ -93,6 +110,7 @@ class Knowledge:
         runtime: where to compute.
         victim_rows: how many rows the victim trains on, where the attacker holds fewer or others of the same kind.
         evasion: the filter that the attack was told to reckon with (its field `against`).
+        vote: the certified head likewise.
     """
 
     z: Tensor
@@ -106,6 +124,7 @@ class Knowledge:
     encoder: Encoder | None = None
     victim_rows: int | None = None
     evasion: Evasion | None = None
+    vote: Vote | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from foretaste.attacks.base import (
     poisoned_rows,
     require_replaceable,
 )
-from foretaste.audit.evading import named_filter, with_evasion
+from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.request import Request, known_images, save_poisoning, told
 from foretaste.audit.single_pair import craft_pretraining, craft_targeted, craft_weights, refuse_pretraining
 from foretaste.data import file_of
@@ -65,11 +65,11 @@ def _labelled(method: LabelledAttack, request: Request, out: Path, progress: Pro
         raise SpecError(f"{method.name}: no target, it lowers the accuracy", got="--target-index or --target-class")
     refuse_pretraining(method, request)
     require_replaceable(method, request.budget)
-    named_filter(method)  # before any work
+    named_defence(method)  # before any work
     runtime = make_runtime(request.device)
     known = _known_features(request, runtime) if request.features is not None else known_images(request, runtime)[0]
     rows = poisoned_rows(request.budget, len(known.y))
-    poisoning = method.poison(with_evasion(method, known), rows, request.seed, progress)
+    poisoning = method.poison(with_evasion(method, known, rows, request.seed), rows, request.seed, progress)
     save_poisoning(out, poisoning)
     what = f"{rows} poisoned rows = floor({request.budget:g} x {len(known.y)})"
     what += ", each in the place of its base row" if poisoning.replaces else ""

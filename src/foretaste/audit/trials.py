@@ -68,7 +68,8 @@ def labelled_trial(
         rows = poisoned_rows(budget, len(pipeline.train))
         known = pipeline.knowledge()
         with stage("attack"):
-            poisoning = attack.poison(with_evasion(attack, known), rows, trial.seed, progress)
+            reckoned = with_evasion(attack, known, rows, trial.seed, pipeline.certified)
+            poisoning = attack.poison(reckoned, rows, trial.seed, progress)
         attempt.ledger = poisoning.ledger
         with stage("referee"):
             attempt.checks = judge_poisoning(pipeline, trial.attack, known, poisoning, budget, replaces=attack.replaces)

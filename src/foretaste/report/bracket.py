@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretaste.record import Estimate, TrialRecord
+from foretaste.report.defended import aims_at
 from foretaste.report.figure import Plot, bars, layout, named, plain, style
 from foretaste.report.naming import label
 from foretaste.report.numbers import accuracy, budget, percent
@@ -17,7 +18,7 @@ from foretaste.report.tables import NONE, Line, Table
 
 CAVEAT = (
     "The certificates count changes of the training rows. They take the encoder as given and say nothing about one "
-    "that was edited, which moves every vote at once. The attacks were made for the plain head."
+    "that was edited, which moves every vote at once."
 )
 
 
@@ -98,7 +99,8 @@ def table(summary: Summary) -> Table | None:
     return Table(
         "bracket",
         "The bracket, in % [95 % interval]: the lowest accuracy that any attack found on the plain head and on the "
-        f"certified head, over attacks and seeds, and what the certificate proves for as many changes. {CAVEAT}",
+        "certified head, over attacks and seeds, and what the certificate proves for as many changes. "
+        + caveat(summary, _keys(summary)),
         [
             "certified head",
             "budget",
@@ -114,12 +116,23 @@ def table(summary: Summary) -> Table | None:
     )
 
 
+def caveat(summary: Summary, keys: list[str]) -> str:
+    """What neither end of the bracket says, and which of the heads no attack was made against."""
+    plain_only = [key for key in keys if not any(row.head and aims_at(row, key) for row in summary.rows)]
+    if not plain_only:
+        return CAVEAT
+    of = "" if len(keys) == 1 else f" {', '.join(plain_only)}:"
+    return f"{CAVEAT}{of} The attacks were made for the plain head, none against the vote."
+
+
 def figures(summary: Summary) -> list[Plot]:
     """One figure per certified head."""
-    return [_figure(key, steps(summary, key), number) for number, key in enumerate(_keys(summary))]
+    return [
+        _figure(key, steps(summary, key), caveat(summary, [key]), number) for number, key in enumerate(_keys(summary))
+    ]
 
 
-def _figure(key: str, found: list[Step], number: int) -> Plot:
+def _figure(key: str, found: list[Step], told: str, number: int) -> Plot:
     series: list[tuple[str, list[Estimate | None]]] = [
         ("plain head, lowest found", [step.plain.accuracy if step.plain else None for step in found]),
         (f"{key}, lowest found", [step.voted.accuracy if step.voted else None for step in found]),
@@ -145,7 +158,7 @@ def _figure(key: str, found: list[Step], number: int) -> Plot:
     return Plot(
         name=f"bracket-{number}",
         title=f"The bracket of {key}",
-        note=f"The worst case of {key} lies between its two lines. Bars: 95 % interval over the test rows. {CAVEAT}",
+        note=f"The worst case of {key} lies between its two lines. Bars: 95 % interval over the test rows. {told}",
         data=data,
         layout=layout(
             {

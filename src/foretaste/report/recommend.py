@@ -137,7 +137,12 @@ def _tested(summary: Summary, credit: Credit) -> str:
 
 def _adaptive(summary: Summary, found: Defended) -> list[Sentence]:
     """What filters see of the attacks that were made against one, at the largest budget of those."""
-    rows = [(place, row) for place, row in enumerate(summary.rows) if against(row) and row.head and found.of(place)]
+    votes = [column.key for column in found.columns if column.rate is None]
+    rows = [
+        (place, row)
+        for place, row in enumerate(summary.rows)
+        if against(row) and row.head and found.of(place) and not any(aims_at(row, key) for key in votes)
+    ]
     top = max((row.budget or 0.0 for _, row in rows), default=0.0)
     rows = [(place, row) for place, row in rows if row.budget == top]
     lines, unseen = [], []

@@ -19,7 +19,7 @@ from foretaste.attacks.base import (
 )
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.encoder_defences import useful
-from foretaste.audit.evading import named_filter
+from foretaste.audit.evading import named_defence
 from foretaste.audit.pipeline import Pipeline, configured_probes
 from foretaste.audit.pool import budgeted
 from foretaste.audit.spec import AuditSpec, Group, MethodSpec, TrialSpec
@@ -65,7 +65,7 @@ def configured(spec: AuditSpec) -> list[Attack]:
     """The attacks of an audit, checked before any work.
 
     Raises:
-        SpecError: an unknown attack or field; an attack twice; one against a filter that it cannot follow; an attack
+        SpecError: an unknown attack or field; an attack twice; one against a defence that it cannot follow; an attack
             that needs an encoder where there is none, or that cannot work with what the attacker knows; one on
             pre-training images without any; one that writes features beside a probe on images; a budget above 1 for
             one that replaces rows.
@@ -80,7 +80,7 @@ def configured(spec: AuditSpec) -> list[Attack]:
         SimCLR.configure(**spec.pretraining.fields)
     for attack in found:
         named = " ".join(filter(None, [attack.name, attack.variant]))
-        named_filter(attack)
+        named_defence(attack, map(str, spec.defences))
         if isinstance(attack, LabelledAttack | TargetedAttack):
             require_replaceable(attack, max(spec.budgets))
         if spec.features is not None and not _on_features(attack):

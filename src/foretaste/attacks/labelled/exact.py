@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
+from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
+from foretaste.attacks.base import Knowledge, Poisoning, Progress, Vote, quiet
+from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
+from foretaste.attacks.labelled.voting import ascend_vote
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import stream
@@ -19,10 +23,12 @@ class Exact(InvertibleAttack):
     """Maximise the loss of the exactly fitted head on the attacker's validation rows, by its exact total gradient.
 
     Source: the bilevel problem of TGDA (Lu, Kamath, Yu, TMLR 2022, arXiv 2204.09092, section 3), restricted to a
-    frozen encoder with a convex head, where both of its approximations are unnecessary (see `stackelberg`).
+    frozen encoder with a convex head, where both of its approximations are unnecessary (see `stackelberg`). Against a
+    certified head it maximises the smooth count of rows that the vote gets wrong (see `voting`).
     """
 
     name: ClassVar[str] = "exact"
+    follows_votes: ClassVar[bool] = True
     labels: Literal["random", "chosen"] = Field(
         default="random", description="wrong at random and fixed, or moved to the label of the steepest ascent"
     )
@@ -43,6 +49,8 @@ class Exact(InvertibleAttack):
         base, y = self.start(known, rows, "random", stream(seed, "attack"))
         scaler = Scaler.of([known.z])
         carrier = self.carry(known, scaler, base)
+        if known.vote is not None:
+            return self._against_vote(known, known.vote, scaler, carrier, base, progress)
         objective = Stackelberg(
             clean_rows(known, scaler),
             Rows(scaler.apply(known.validation_z), known.validation_y),
@@ -63,6 +71,17 @@ class Exact(InvertibleAttack):
         )
         told = f"{self.leader} of the refitted head on the attacker's validation rows"
         return self.deliver(known, scaler, carrier, base, end, told, objective.better, progress=progress)
+
+    def _against_vote(
+        self, known: Knowledge, vote: Vote, scaler: Scaler, carrier: Carrier, base: Tensor, progress: Progress
+    ) -> Poisoning:
+        end = ascend_vote(
+            vote, scaler, self.name, carrier, known.classes, steps=self.steps, rate=self.rate or 0.3, progress=progress
+        )
+        told = f"smooth share of the attacker's validation rows that {self.against} gets wrong"
+        made = self.deliver(known, scaler, carrier, base, end, told, "higher")
+        assert made.z is not None
+        return replace(made, z=vote.settled(made.z, made.y))
 
     def planned(self, rows: int) -> tuple[int, float]:
         """One pass over the poison images and, thanks to the warm starts, about half a fit a step; the inversion."""

@@ -26,6 +26,8 @@ class PlacedAttack(LabelledAttack):
     """A labelled-data attack that moves features or pixels. Subclasses add an objective and write `poison`."""
 
     younger: ClassVar[frozenset[str]] = frozenset({"against", "against_quantile", "penalty"})
+    follows_votes: ClassVar[bool] = False
+    """Whether `against` may name a certified head."""
     carrier: CarrierName = Field(default="features", description="what the attacker writes")
     constraint: FeatureConstraint = Field(
         default="box", description="carrier features: none, range of each clean feature, or ball round the centroid"
@@ -36,8 +38,8 @@ class PlacedAttack(LabelledAttack):
     )
     against: str | None = Field(
         default=None,
-        description="filter of the defender that the poison is to stay under, e.g. sphere or spectral/centred=false; "
-        "none: the attack reckons with no defence",
+        description="defence that the poison is made against: a filter to stay under, e.g. sphere or "
+        "spectral/centred=false, or for exact a certified head, e.g. dpa/partitions=250; none: no defence",
     )
     against_quantile: float = Field(
         default=0.95,
@@ -112,22 +114,24 @@ class PlacedAttack(LabelledAttack):
         """Where poisoned features may lie: the constraint, under the filter's threshold where that can be projected on.
 
         Raises:
-            SpecError: `against` names a filter, and what the attacker knows has none.
+            SpecError: `against` names a defence, and what the attacker knows has none.
         """
         inside = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
-        return inside if self.against is None else Unseen(inside, self.evasion(known))
+        if self.against is None or known.vote is not None:
+            return inside
+        return Unseen(inside, self.evasion(known))
 
     def evasion(self, known: Knowledge) -> Evasion:
-        """The filter that the attack reckons with.
+        """The filter that the attack reckons with; there is none where it is a certified head.
 
         Raises:
             SpecError: what the attacker knows has none.
         """
         if known.evasion is None:
             raise SpecError(
-                f"{self.name} against {self.against}: that filter in what the attacker knows",
+                f"{self.name} against {self.against}: that defence in what the attacker knows",
                 got="none",
-                do="pass Knowledge(evasion=...), as audits do",
+                do="pass Knowledge(evasion=...) or (vote=...), as audits do",
             )
         return known.evasion
 
@@ -198,7 +202,7 @@ class PlacedAttack(LabelledAttack):
             changed=sorted(set(base.tolist())),
             added=len(base),
             objective=end.curve,
-            objective_name=objective_name + (f", less a penalty against {self.against}" if self.against else ""),
+            objective_name=objective_name + (f", less a penalty against {self.against}" if known.evasion else ""),
             better=better,
             residuals=end.residuals,
             figures={**(figures or {}), **end.figures},

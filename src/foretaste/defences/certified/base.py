@@ -105,8 +105,8 @@ class CertifiedHead(Method):
             replaced: rows that got other features.
         """
 
-    def _view(self, rows: TrainingRows) -> Callable[[Tensor], Tensor]:
-        """Features [k, d] to what base learners see of them, float64 [k, d], row by row."""
+    def view(self, rows: TrainingRows) -> Callable[[Tensor], Tensor]:
+        """Features float [k, d] to what base learners see of them, float64 [k, d], row by row."""
         scaler = Scaler.of([rows.clean(self.name)[0]]) if self.standardise == "clean" else None
 
         def view(z: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class CertifiedHead(Method):
 
         An empty group has no vote.
         """
-        view = self._view(rows)
+        view = self.view(rows)
         weight = fit_heads(
             view(rows.z),
             rows.y,

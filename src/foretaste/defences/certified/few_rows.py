@@ -85,14 +85,14 @@ def fit_heads(
         x = z[rows].double() * there[:, :, None]  # [b, m, d]
         mean = scale = None
         if standardise:
-            x, mean, scale = _standardised(x, there)
+            x, mean, scale = standardised(x, there)
         targets = torch.nn.functional.one_hot(y[rows], classes).double() * there[:, :, None]  # [b, m, C]
         if learner == "prototype":
-            weight = _prototypes(x, targets, shrinkage)
+            weight = prototypes(x, targets, shrinkage)
         else:
             a = torch.cat([x, there[:, :, None].double()], 2)  # [b, m, d + 1]
-            few, basis = _coordinates(a)
-            rule = _exact if learner == "exact" else _least_squares
+            few, basis = coordinates(a)
+            rule = exact if learner == "exact" else least_squares
             value = rule(few, targets, there, ridge, tolerance)
             weight = (value if basis is None else basis @ value).mT
         if mean is not None and scale is not None:
@@ -102,18 +102,18 @@ def fit_heads(
     return found
 
 
-def _standardised(x: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def standardised(x: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `heads.scaler.Scaler`, per head: x in standard units, mean and scale [b, 1, d]."""
     count = there.sum(1)[:, None, None]
     mean = x.sum(1, keepdim=True) / count
     centred = (x - mean) * there[:, :, None]
-    scale = (centred.square().sum(1, keepdim=True) / count).sqrt()
+    scale = (centred.square().sum(1, keepdim=True) / count).clamp(min=1e-80).sqrt()  # at 0 a root has no slope
     constant = scale <= (1e-7 * mean.abs()).clamp(min=1e-30)
     scale = torch.where(constant, torch.ones_like(scale), scale)
     return centred / scale, mean, scale
 
 
-def _prototypes(x: Tensor, targets: Tensor, shrinkage: float) -> Tensor:
+def prototypes(x: Tensor, targets: Tensor, shrinkage: float) -> Tensor:
     """Nearest class mean as scores m_c z - ||m_c||^2 / 2, [b, C, d + 1]."""
     counts = targets.sum(1)[:, :, None]  # [b, C, 1]
     middle = x.sum(1, keepdim=True) / counts.sum(1, keepdim=True)
@@ -122,7 +122,7 @@ def _prototypes(x: Tensor, targets: Tensor, shrinkage: float) -> Tensor:
     return torch.cat([means, bias], 2)
 
 
-def _coordinates(a: Tensor) -> tuple[Tensor, Tensor | None]:
+def coordinates(a: Tensor) -> tuple[Tensor, Tensor | None]:
     """Rows [b, m, d + 1] in as few coordinates as they need, [b, m, q], and the basis [b, d + 1, q]; None: the same."""
     if a.shape[1] >= a.shape[2]:
         return a, None
@@ -130,21 +130,18 @@ def _coordinates(a: Tensor) -> tuple[Tensor, Tensor | None]:
     return triangle.mT, basis
 
 
-def _least_squares(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
+def least_squares(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
     """V of the closed form (X'X + ridge m I) V = X'Y, [b, q, C]."""
     count = there.sum(1)[:, None].double()
     normal = x.mT @ x + torch.diag_embed(ridge * count.expand(-1, x.shape[2]))
     return torch.cholesky_solve(x.mT @ targets, torch.linalg.cholesky(normal))
 
 
-def _exact(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
+def exact(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: float) -> Tensor:
     """V [b, q, C] of the softmax optimum, by Newton's method with conjugate gradients (Nocedal and Wright, 7.1)."""
     classes = targets.shape[2]
     share = there[:, :, None] / there.sum(1)[:, None, None].double()  # [b, m, 1], 1 / m or 0
-    # At V = 0 the softmax's weights are (I - 1 1' / C) / C: with that, one matrix per head serves all classes.
-    near = x.mT @ (x * share / classes)
-    near.diagonal(dim1=1, dim2=2).add_(ridge)
-    near = torch.cholesky_inverse(torch.linalg.cholesky(near))
+    near = preconditioner(x, share, ridge, classes)
     value = torch.zeros(len(x), x.shape[2], classes, dtype=x.dtype)
     loss, p, gradient = _at(x, value, targets, share, ridge)
     norms = gradient.square().sum((1, 2))
@@ -159,7 +156,7 @@ def _exact(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: f
         # Solve roughly while far away (equation 7.3), and never beyond what the last step asks for.
         forcing = torch.maximum((norms[live] / start[live]).sqrt().clamp(max=0.25), 0.09 * limit[live] / norms[live])
         # In float32, which only steers; what decides, and where the optimum is, stays in float64.
-        step = _newton_step(
+        step = newton_step(
             rows.float(), near[live].float(), p[live].float(), gradient[live].float(), w.float(), forcing.float(), ridge
         ).double()
         slope = (gradient[live] * step).sum((1, 2))
@@ -180,6 +177,16 @@ def _exact(x: Tensor, targets: Tensor, there: Tensor, ridge: float, tolerance: f
     return value
 
 
+def preconditioner(x: Tensor, share: Tensor, ridge: float, classes: int) -> Tensor:
+    """The preconditioner of `exact`: the inverse, [b, q, q], of a Hessian that serves all classes.
+
+    At V = 0 the softmax's weights are (I - 1 1' / C) / C: with that, one matrix per head is enough.
+    """
+    near = x.mT @ (x * share / classes)
+    near.diagonal(dim1=1, dim2=2).add_(ridge)
+    return torch.cholesky_inverse(torch.linalg.cholesky(near))
+
+
 def _at(x: Tensor, value: Tensor, targets: Tensor, share: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
     """F [b], P [b, m, C] and dF/dV [b, q, C]."""
     log_p = torch.log_softmax(x @ value, 2)
@@ -188,7 +195,7 @@ def _at(x: Tensor, value: Tensor, targets: Tensor, share: Tensor, ridge: float) 
     return loss, p, x.mT @ (share * (p - targets)) + ridge * value
 
 
-def _newton_step(
+def newton_step(
     x: Tensor, near: Tensor, p: Tensor, gradient: Tensor, share: Tensor, forcing: Tensor, ridge: float
 ) -> Tensor:
     """H^-1 of the gradient [b, q, C], to `forcing` [b] of the residual, squared and in the norm of `near`."""

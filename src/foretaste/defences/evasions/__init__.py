@@ -1,4 +1,6 @@
-"""Filters as an adaptive attack may know them: differentiable stand-ins for their scores, by the filter's name."""
+"""Defences as an adaptive attack may know them, by name: differentiable stand-ins for the scores of filters and for the
+votes of certified heads.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from foretaste.tables import look_up
 
 if TYPE_CHECKING:
     from foretaste.defences.base import Filter, TrainingRows
+    from foretaste.defences.certified.base import CertifiedHead
     from foretaste.defences.evasions.base import Surrogate
+    from foretaste.defences.evasions.votes import Own, VoteSurrogate
 
 EVASIONS: dict[str, str] = {
     "sphere": "foretaste.defences.evasions.distances:SphereSurrogate",
@@ -20,6 +24,10 @@ EVASIONS: dict[str, str] = {
     "label-quality": "foretaste.defences.evasions.heads:LabelQualitySurrogate",
     "trimmed": "foretaste.defences.evasions.heads:TrimmedSurrogate",
     "influence": "foretaste.defences.evasions.heads:InfluenceSurrogate",
+}
+VOTES: dict[str, str] = {
+    "dpa": "foretaste.defences.evasions.partitions:PartitionsSurrogate",
+    "bagging": "foretaste.defences.evasions.bags:BagsSurrogate",
 }
 
 
@@ -46,4 +54,19 @@ def surrogate(defence: Filter, rows: TrainingRows, quantile: float = 0.95) -> Su
     """
     require_surrogate(defence)
     found: Surrogate[Any] = look_up("against", EVASIONS, defence.name)(defence, rows, quantile)
+    return found
+
+
+def vote_surrogate(head: CertifiedHead, own: Own) -> VoteSurrogate[Any]:
+    """The stand-in of a certified head, made of what the attacker holds.
+
+    Args:
+        head: with its fields; `dpa` with a number of partitions.
+        own: the attacker's rows, and how many it adds.
+
+    Raises:
+        SpecError: there is none for this head.
+        DataError: `clean` standardisation without clean rows.
+    """
+    found: VoteSurrogate[Any] = look_up("against", VOTES, head.name)(head, own)
     return found
