@@ -196,10 +196,10 @@ def _damage(found: list[Held]) -> Table:
         for cell in (_taken([one.clean - one.bare for one in found if one.budget == share]), NONE)
     ]
     caption = (
-        f"Accuracy that the strongest attack takes from the clean head without a defence, in points, mean over "
-        f"{count(pipelines, 'pipeline')}: with the attacks that were not made against the defence, and with all. The "
-        f"price of a defence is in both, and stands alone in the first column. {UNTRIED}: nobody made an attack against "
-        "it here, so the figure beside it is no credit."
+        f"Accuracy that the strongest attack takes from the clean head without a defence, in points, mean "
+        f"over {count(pipelines, 'pipeline')}: with the attacks that were not made against the defence, and with all. "
+        f"The price of a defence is in both, and stands alone in the first column. {UNTRIED}: nobody attacked it "
+        "here, so the figure beside it is no credit."
     )
     columns = [column for share in shares for column in (f"{budget(share)}, not made against it", "all")]
     return Table("damage", caption, ["defence", "price", *columns], [Line(["none", NONE, *bare]), *lines])
