@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from foretaste.attacks.base import Attack, Evasion, Knowledge
+from foretaste.attacks.base import Attack, Evasion, Knowledge, WeightAttack
 from foretaste.audit.spec import MethodSpec
 from foretaste.defences import configure
 from foretaste.defences.base import Filter, TrainingRows
@@ -13,13 +13,14 @@ from foretaste.defences.evasions import require_surrogate, surrogate
 
 
 def named_filter(attack: Attack) -> Filter | None:
-    """The filter that the attack's field `against` names (`sphere`, `spectral/centred=false`); None for a plain one.
+    """The filter that the attack's field `against` names (`sphere`, `spectral/centred=false`); None for a plain one,
+    and for an attack on the weights, which meets no filter (`reckoning.named_defence`).
 
     Raises:
         SpecError: no such filter or field, or one without a differentiable stand-in.
     """
     said: Any = getattr(attack, "against", None)
-    if said is None:
+    if said is None or isinstance(attack, WeightAttack):
         return None
     method = MethodSpec.parse(said.replace("/", ":"))  # ":" divides the attack's own fields
     found: Filter = configure(method.name, method.fields, "filter")

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Progress
+from foretaste.attacks.weights.adaptive import Simulation
 from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.attacks.weights.scene import Figures, Scene
@@ -42,6 +43,8 @@ class PACLMinimal(PACL):
     def _statistics_stay(self) -> Self:
         if self.batchnorm == "moving":
             raise ValueError("batchnorm = moving changes more than the trained weights, which alone are made smaller")
+        if self.against:
+            raise ValueError("against reckons with a defence, which the judge of the smaller edits does not: use pacl")
         return self
 
     @property
@@ -50,7 +53,12 @@ class PACLMinimal(PACL):
         return ", ".join([self.edit, *self.settings("edit")])
 
     def _descend(
-        self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress
+        self,
+        edited: Edited,
+        scene: Scene,
+        random: torch.Generator,
+        progress: Progress,
+        simulation: Simulation | None = None,
     ) -> tuple[list[float], Figures]:
         start = [weight.detach().clone() for weight in edited.weights]
         curve, figures = super()._descend(edited, scene, random, progress)
