@@ -71,11 +71,15 @@ class Simulation(Protocol):
         """How much the target stands out to the scan, a scalar with a graph to be lowered; None: no such scan.
 
         Args:
-            z: [v, d], the target's edited features in standard units.
+            z: [v, d], the target's edited features, all in standard units.
             wanted: [d], the class mean of the clean references.
             shadow: [b, d], edited features of shadow images.
             clean: [b, d], their clean features.
         """
+        ...
+
+    def figures(self, encoder: Encoder, targets: Tensor) -> dict[str, float]:
+        """What the attacker judges the finished edit by, for the ledger; targets are uint8 [k, 3, H, W]."""
         ...
 
 

@@ -302,6 +302,19 @@ class PACL(AdaptiveWeightAttack):
         kept = float(cosine_similarity(shadow, clean).mean()) >= self.kept
         return kept and (not targets or self.similar(z, len(clean), scene))
 
+    def views_in(self, z: Tensor, b: int, scene: Scene) -> Sequence[Tensor]:
+        """Features of each target's views, [v, d] each; z as of `_parts`."""
+        return self._parts(z, b, scene)[1]
+
+    def suspicion(self, z: Tensor, clean: Tensor, scene: Scene, simulation: Simulation) -> Tensor:
+        """What a scan would hold against the targets, a scalar; z and clean as of `losses`."""
+        apply, (shadow, views, _) = scene.ground.scaler.apply, self._parts(z, len(clean), scene)
+        total = z.new_zeros(())
+        for pair, x in zip(scene.pairs, views, strict=True):
+            found = simulation.suspicion(apply(x), apply(pair.z.to(z)).mean(0), apply(shadow), apply(clean))
+            total = total if found is None else total + found
+        return total
+
     def similar(self, z: Tensor, b: int, scene: Scene) -> bool:
         """Whether every target is as similar as asked; z as of `_parts`."""
         _, views, _ = self._parts(z, b, scene)

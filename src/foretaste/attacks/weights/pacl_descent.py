@@ -13,9 +13,11 @@ from torch import Tensor
 
 from foretaste.attacks.base import Progress
 from foretaste.attacks.weights.adaptive import Affine, Simulation, behind, pulled_back, scene_behind
+from foretaste.attacks.weights.border import Border
 from foretaste.attacks.weights.durable import fine_tuned, first_order
 from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.scene import Figures, Scene
+from foretaste.attacks.weights.smaller import shortest
 from foretaste.attacks.weights.split import Activations
 from foretaste.attacks.weights.views import views_of
 
@@ -78,6 +80,7 @@ class Descent:
         moved = [*weights, *(buffer for norm in norms for buffer in norm.buffers())]
         start = [tensor.detach().clone() for tensor in moved]
         targets, ahead = self._targets(), self._ahead()
+        border = None if self.simulation is None or self.simulation.border is None else Border.of(edited, scene)
         for norm in norms:
             norm.train()
         for rows in islice(ground.batches(attack.batch, random), attack.steps):
@@ -98,10 +101,12 @@ class Descent:
                 optimizer.state.clear()
                 optimizer.param_groups[0]["lr"] /= 4
                 continue
-            if self._there(z.detach(), clean, later):
+            if self._there(z.detach(), clean, later, border):
                 break
             if len(curve) > attack.steps // 2:
                 utility *= RELAX
+            if self.simulation is not None and len(curve) > 1:  # at the clean weights nothing stands out yet
+                loss = loss + attack.suspicion(z, clean, scene, self.simulation)
             gradients = torch.autograd.grad(loss, weights)
             steered = gradients if ground.metric is None else ground.metric.steer(gradients)
             if ground.metric is not None and len(curve) == 1:
@@ -116,9 +121,15 @@ class Descent:
             for weight, gradient in zip(weights, steered, strict=True):
                 weight.grad = gradient
             optimizer.step()
+            if self.simulation is not None and len(curve) % RENEW == 0:
+                self._settle(self.simulation)
         for norm in norms:
             norm.eval()
-        return curve, self._judged()
+        if self.simulation is not None:
+            if border is not None:
+                self._shorten(border, self.simulation, start)
+            self._settle(self.simulation)
+        return curve, self._judged(border)
 
     def _targets(self) -> Iterator[tuple[tuple[Tensor, ...], tuple[Activations, ...]]]:
         """For each step the pixels of all targets' views, and of the references if they move; and what of them enters
@@ -174,20 +185,56 @@ class Descent:
             batches = (self.scene.ground.pixels[rows] for rows in ahead.batches)
             stack.enter_context(fine_tuned(self.edited, batches, rate, self.random))
 
-    def _there(self, z: Tensor, clean: Tensor, later: tuple[Tensor, bool] | None) -> bool:
-        """Whether every target is as similar as asked, in every network that counts, and the shadow images are kept."""
+    def _there(self, z: Tensor, clean: Tensor, later: tuple[Tensor, bool] | None, border: Border | None) -> bool:
+        """Whether every target is as far as asked, in every network that counts, and the shadow images are kept."""
         if later is not None and not later[1]:
             return False
-        return self.attack.there(z, clean, self.scene, targets=self.weight < 1)
+        if border is None or self.simulation is None or self.simulation.border is None:
+            return self.attack.there(z, clean, self.scene, targets=self.weight < 1)
+        views = self.attack.views_in(z, len(clean), self.scene)
+        kept = self.attack.there(z, clean, self.scene, targets=False)
+        return kept and border.least(views, self.scene) >= self.simulation.border
 
-    def _judged(self) -> Figures:
+    def _settle(self, simulation: Simulation) -> None:
+        for name, weight in zip(self.scene.ground.names, self.edited.weights, strict=True):
+            weight.data.copy_(simulation.settle(name, weight.detach()))
+
+    def _shorten(self, border: Border, simulation: Simulation, start: Sequence[Tensor]) -> None:
+        """The least part of the edit that takes all targets over the border; all of it where none does."""
+        weights = self.edited.weights
+        whole = [weight.detach() - clean for weight, clean in zip(weights, start, strict=True)]
+        entered = self.edited.enter(self.scene.targets)
+
+        @torch.no_grad()
+        def judge(changes: Sequence[Tensor]) -> float:
+            for weight, clean, change in zip(weights, start, changes, strict=True):
+                weight.copy_(clean + change)
+            return border.least(self.edited.features(entered).split(1), self.scene)
+
+        assert simulation.border is not None
+        reached = judge(whole) >= simulation.border
+        judge(shortest(whole, judge, simulation.border)[0] if reached else whole)
+
+    @torch.no_grad()
+    def _judged(self, border: Border | None) -> Figures:
         """Whether the edit would survive, by the attacker's own judgement."""
-        if self.simulation is None or not self.weight:
-            return {}
-        ahead = next(self._ahead())
-        with ExitStack() as stack:
-            self._enter(stack, ahead)
-            with torch.no_grad():
-                z = self.edited.features(self.edited.enter(self.scene.targets)).split(1)
-            each = [ahead.scene.similarity(one, pair) for one, pair in zip(z, ahead.scene.pairs, strict=True)]
-        return {"similarity_behind": min(each)}
+        figures, scene = dict[str, float](), self.scene
+        if self.simulation is None:
+            return figures
+        entered = self.edited.enter(scene.targets)
+        if self.weight:
+            ahead = next(self._ahead())
+            with ExitStack() as stack, torch.enable_grad():
+                self._enter(stack, ahead)
+                behind_it = self.edited.enter(scene.targets)
+                z = self.edited.features(behind_it).detach().split(1)
+            each = zip(z, ahead.scene.pairs, strict=True)
+            figures["similarity_behind"] = min(ahead.scene.similarity(one, pair) for one, pair in each)
+        if border is not None:
+            figures["gap"] = border.least(self.edited.features(entered).split(1), scene)
+        if self.attack.views > 1:
+            pixels = torch.cat([self._views(target) for target in scene.targets])
+            views = self.edited.features(self.edited.enter(pixels)).split(self.attack.views)
+            every = [scene.similarity(v[None], p) for one, p in zip(views, scene.pairs, strict=True) for v in one]
+            figures["similarity_views"] = sum(every) / len(every)
+        return figures | self.simulation.figures(self.edited.encoder, scene.targets)

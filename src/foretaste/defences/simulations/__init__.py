@@ -19,6 +19,11 @@ SIMULATIONS: dict[str, str] = {
     "clp": "foretaste.defences.simulations.pruning:LipschitzPruning",
     "fine-prune": "foretaste.defences.simulations.pruning:IdlePruning",
     "fine-tune": "foretaste.defences.simulations.fine_tune:FineTuning",
+    "drift": "foretaste.defences.simulations.drift:Drifting",
+    "neighbours": "foretaste.defences.simulations.neighbours:KeptNeighbours",
+    "weight-statistics": "foretaste.defences.simulations.weight_statistics:KeptStatistics",
+    "agreement": "foretaste.defences.simulations.neighbours:Agreeing",
+    "views-vote": "foretaste.defences.simulations.views_vote:Voting",
 }
 
 REFUSED: dict[str, str] = {

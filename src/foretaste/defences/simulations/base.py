@@ -57,3 +57,7 @@ class Simulation(Generic[Kind]):
     def suspicion(self, z: Tensor, wanted: Tensor, shadow: Tensor, clean: Tensor) -> Tensor | None:
         """How much a target stands out to a scan; none here."""
         return None
+
+    def figures(self, encoder: Encoder, targets: Tensor) -> dict[str, float]:
+        """What the attacker judges a finished edit by, beside what the attack itself measures; nothing here."""
+        return {}
