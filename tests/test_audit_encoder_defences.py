@@ -329,6 +329,14 @@ def test_the_command_and_the_report(lookup: Path, tmp_path: Path, capsys: pytest
     repair = lines_of(text, "repair")
     assert repair[0]["failed"] == "1" and repair[0]["steered after"].endswith("n = 1")
 
+    # An attack that was made against a defence is marked in that defence's line, and in no other.
+    spec = {**first.spec, "attack": {**first.spec["attack"], "against": "agreement/K=3"}}
+    text = render([clean, first.model_copy(update={"spec": spec, "variant": "against agreement/K=3"}), second]).markdown
+    marked = [line["guard"] for line in lines_of(text, "guard") if "against" in line["attack"]]
+    assert "agreement:k=3 ◆" not in [line["guard"] for line in lines_of(page.markdown, "guard")]
+    assert marked == ["knows"] or "agreement:k=3 ◆" in marked
+    assert "◆: the attack was made against that defence" in text and "◆" not in page.markdown
+
 
 def test_a_mean_of_shares_is_as_uncertain_as_that_of_yes_and_no() -> None:
     found = mean_share(np.array([1.0, 0.0, 1.0, 1.0]))

@@ -16,6 +16,9 @@ from foretaste.report.numbers import budget
 from foretaste.report.pairing import Cell, Twins, pair
 from foretaste.report.summary import Row, Summary
 
+AIMED = "◆"
+"""Marks an attack that was made against the defence of its column or line."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -97,15 +100,34 @@ def everything(summary: Summary) -> Defended:
 
 def against(row: Row) -> str:
     """The filter that the row's attack was made against, as the record has it; empty for a plain attack."""
-    attack = row.trials[0].spec.get("attack") if row.trials else None
-    said = attack.get("against") if isinstance(attack, dict) else None
-    return said if isinstance(said, str) else ""
+    return _against(row.trials)
 
 
 def aims_at(row: Row, key: str) -> bool:
     """Whether the row's attack was made against the defence: same name, and same fields in any order and case."""
-    said = against(row).replace("/", ":").lower().split(":")
-    return sorted(said) == sorted(key.lower().split(":"))
+    return _same(_against(row.trials), key)
+
+
+def aims_at_encoder(trials: Sequence[TrialRecord], key: str) -> bool:
+    """The same of trials on an encoder; what file the defender averages with is nothing that the attacker can name."""
+    own = ":".join(part for part in key.split(":") if not part.startswith("with_weights="))
+    return _same(_against(trials), own)
+
+
+def _against(trials: Sequence[TrialRecord]) -> str:
+    attack = trials[0].spec.get("attack") if trials else None
+    said = attack.get("against") if isinstance(attack, dict) else None
+    return said if isinstance(said, str) else ""
+
+
+def _same(said: str, key: str) -> bool:
+    fields = [_plain_numbers(text.replace("/", ":").lower().split(":")) for text in (said, key)]
+    return bool(said) and fields[0] == fields[1]
+
+
+def _plain_numbers(parts: list[str]) -> list[str]:
+    """Sorted, with 2.0 written as 2: the one is what a record's key says, the other what somebody typed."""
+    return sorted(part.removesuffix(".0") for part in parts)
 
 
 def plain_form(row: Row) -> str:

@@ -11,8 +11,8 @@ the clean encoder f, the edited one f', the target t, references r_j of the desi
 
 D is 1 - cosine of features, the mean squared difference of standardised features, or the squared distance of features
 of length one (between two features that is 2 - 2 cosine). Beyond the paper: several pairs of a target and a class,
-whose L_te are added up; a hinge on the target's distance from the class's cloud (`cloud`); and L_te after a victim's
-fine-tuning (`durable`).
+whose L_te are added up; a hinge on the target's distance from the class's cloud (`cloud`); L_te after a victim's
+fine-tuning (`durable`); and an edit that reckons with a repair, a scan or a guard of the encoder (`adaptive`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from foretaste.attacks.base import Corruption, Progress, quiet
-from foretaste.attacks.weights.adaptive import AdaptiveWeightAttack, Simulation, behind, scene_behind
+from foretaste.attacks.weights.adaptive import SAMPLE, AdaptiveWeightAttack, Simulation, behind, scene_behind
 from foretaste.attacks.weights.edited import Edited, norms_of
 from foretaste.attacks.weights.ground import Part, prepare
 from foretaste.attacks.weights.metric import METRIC_ROWS
-from foretaste.attacks.weights.pacl_descent import Descent
+from foretaste.attacks.weights.pacl_descent import RENEW, Descent
 from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
 from foretaste.attacks.weights.target_loss import Aggregation, Similarity, dissimilarity, target_loss
 from foretaste.encoders.base import Encoder
@@ -135,9 +135,15 @@ class PACL(AdaptiveWeightAttack):
         pairs = self.together * (self.views + self.references * self.moves_references)
         return self.steps * (self.batch + pairs + self._ahead(pairs)) + prepared
 
-    def _ahead(self, pairs: int) -> int:
-        """Images that a step's look-ahead sends through the network: two views of each batch, and the pairs' own."""
-        return 2 * self.durable * self.batch + pairs if self.durable else 0
+    def _ahead(self, pairs: int, simulation: Simulation | None = None) -> int:
+        """Images that a step's look-ahead sends through the network: two views of each batch, and the pairs' own.
+
+        Behind a repair, those that give its units and class means as well. Without a simulation nothing is known of it.
+        """
+        steps = self.durable or (0 if simulation is None else simulation.steps)
+        if simulation is not None and simulation.weight:
+            return 2 * steps * self.batch + pairs + (SAMPLE + self.together * self.references) // RENEW
+        return 2 * steps * self.batch + pairs if steps else 0
 
     def corrupt(
         self,
@@ -224,7 +230,7 @@ class PACL(AdaptiveWeightAttack):
             name=self.name,
             judged=("target_loss_behind", "L_te behind the repair") if only_behind else ("target_loss", "L_te"),
             objective=self._objective,
-            per_step=self.batch + pairs + self._ahead(pairs),
+            per_step=self.batch + pairs + self._ahead(pairs, simulation),
             do="use more steps, a smaller step or a smaller utility weight",
             must_fall=self.effectiveness > 0,
         )

@@ -28,6 +28,8 @@ SIMULATIONS: dict[str, str] = {
 
 REFUSED: dict[str, str] = {
     "decree": "decree, which looks for a trigger and sees no edit for one image: there is nothing to evade",
+    "distil": "distil, which trains a student that never sees the target: nothing here makes it inherit an edit",
+    "reconstruction": "reconstruction, which trains a decoder that the attacker would have to train as well",
 }
 """Defences of the encoder that an attack cannot be made against, and why."""
 
