@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from foretaste.encoders.weights import save_encoder
 from foretaste.errors import DataError, EncoderError, SpecError
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
+from foretaste.report.defended import aims_at_encoder
 from foretaste.statistics import mean_share, wilson
 from foretaste.sweep.estimate import encoder_defences_cost, estimate_seconds
 from foretaste.sweep.plan import configured, plan
@@ -330,11 +332,11 @@ def test_the_command_and_the_report(lookup: Path, tmp_path: Path, capsys: pytest
     assert repair[0]["failed"] == "1" and repair[0]["steered after"].endswith("n = 1")
 
     # An attack that was made against a defence is marked in that defence's line, and in no other.
-    spec = {**first.spec, "attack": {**first.spec["attack"], "against": "agreement/K=3"}}
-    text = render([clean, first.model_copy(update={"spec": spec, "variant": "against agreement/K=3"}), second]).markdown
-    marked = [line["guard"] for line in lines_of(text, "guard") if "against" in line["attack"]]
-    assert "agreement:k=3 ◆" not in [line["guard"] for line in lines_of(page.markdown, "guard")]
-    assert marked == ["knows"] or "agreement:k=3 ◆" in marked
+    spec = {**first.spec, "attack": {**first.spec["attack"], "against": "Knows"}}
+    text = render([clean, first.model_copy(update={"spec": spec, "variant": "against Knows"}), second]).markdown
+    lines = lines_of(text, "guard")
+    assert [line["guard"] for line in lines if "against" in line["attack"]] == ["knows ◆"]
+    assert {line["guard"] for line in lines if "against" not in line["attack"]} == {"knows", "agreement:k=3"}
     assert "◆: the attack was made against that defence" in text and "◆" not in page.markdown
 
 
@@ -344,3 +346,18 @@ def test_a_mean_of_shares_is_as_uncertain_as_that_of_yes_and_no() -> None:
     assert mean_share(np.full(4, 0.5)).low == pytest.approx(wilson(2, 4).low)
     with pytest.raises(ValueError, match="numbers in"):
         mean_share(np.array([1.5]))
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "same"),
+    [
+        ("clp/u=2", "clp:u=2.0", True),
+        ("clp", "clp:u=2.0", False),
+        ("average/share=0.3", "average:with_weights=/some/where.safetensors:share=0.3", True),
+        ("average", "average:with_weights=/some/where.safetensors:share=0.3", False),
+        (None, "clp", False),
+    ],
+)
+def test_which_defence_an_attack_was_made_against(said: str | None, key: str, same: bool) -> None:
+    trials: Any = [SimpleNamespace(spec={"attack": {"name": "pacl", "against": said}})]
+    assert aims_at_encoder(trials, key) is same
