@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import keeping_fixture as keeping
+import records_fixture
 import steered_fixture as fakes
 from audit_fixture import audit, command, identities, image_audit, numbers
 from foretaste.audit.guarding import halved, share_below
@@ -20,6 +21,8 @@ from foretaste.encoders.weights import save_encoder
 from foretaste.errors import DataError, EncoderError, SpecError, WeightsError
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
+from foretaste.report.defended import aims_at
+from foretaste.report.steering import pair_row
 from foretaste.runtime import digest_tensors
 from foretaste.statistics import mean_share, wilson
 from foretaste.sweep.estimate import encoder_defences_cost, estimate_seconds
@@ -353,6 +356,14 @@ def test_the_command_and_the_report(lookup: Path, tmp_path: Path, capsys: pytest
     repair = lines_of(text, "repair")
     assert repair[0]["failed"] == "1" and repair[0]["steered after"].endswith("n = 1")
 
+    # An attack that was made against a defence is marked in that defence's line, and in no other.
+    spec = {**first.spec, "attack": {**first.spec["attack"], "against": "Knows"}}
+    text = render([clean, first.model_copy(update={"spec": spec, "variant": "against Knows"}), second]).markdown
+    lines = lines_of(text, "guard")
+    assert [line["guard"] for line in lines if "against" in line["attack"]] == ["knows ◆"]
+    assert {line["guard"] for line in lines if "against" not in line["attack"]} == {"knows", "agreement:k=3"}
+    assert not any("◆" in line["guard"] for line in guards)
+
 
 def test_a_mean_of_shares_is_as_uncertain_as_that_of_yes_and_no() -> None:
     found = mean_share(np.array([1.0, 0.0, 1.0, 1.0]))
@@ -360,3 +371,21 @@ def test_a_mean_of_shares_is_as_uncertain_as_that_of_yes_and_no() -> None:
     assert mean_share(np.full(4, 0.5)).low == pytest.approx(wilson(2, 4).low)
     with pytest.raises(ValueError, match="numbers in"):
         mean_share(np.array([1.5]))
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "same"),
+    [
+        ("clp/u=2", "clp:u=2.0", True),
+        ("clp", "clp:u=2.0", False),
+        ("clp/u=2", "clp-more:u=2.0", False),
+        ("clp/u=3", "clp:u=2.0", False),
+        ("average/share=0.3", "average:with_weights=/some/where.safetensors:share=0.3", True),
+        ("average", "average:with_weights=/some/where.safetensors:share=0.3", False),
+        (None, "clp", False),
+    ],
+)
+def test_which_defence_an_attack_was_made_against(said: str | None, key: str, same: bool) -> None:
+    one = records_fixture.weights()[0]
+    trials = [one.model_copy(update={"spec": {"attack": {"name": "pacl", "against": said}}})]
+    assert aims_at(pair_row(trials, trials), key) is same

@@ -208,7 +208,7 @@ def test_gradient_is_that_of_finite_differences(similarity: Any, aggregation: An
     attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
 
     def loss(a: Tensor, b_: Tensor) -> Tensor:
-        effectiveness, rest = attack._losses(torch.tanh(x @ a) @ b_, clean[:b], scene)
+        effectiveness, rest = attack.losses(torch.tanh(x @ a) @ b_, clean[:b], scene)
         return effectiveness + 3 * rest
 
     moved = [(w + 0.3 * torch.randn(w.shape, generator=draws, dtype=torch.float64)).requires_grad_() for w in (w0, w1)]
@@ -221,7 +221,7 @@ def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: An
     z, clean = (torch.randn(n, d, generator=draws, dtype=torch.float64) for n in (b + v + m, b + m))
     scene = scene_of(clean[b:], d)
     attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
-    te, rest = attack._losses(z, clean[:b], scene)
+    te, rest = attack.losses(z, clean[:b], scene)
     mean, unit = np.linspace(-1, 1, d), np.linspace(0.5, 2, d)
 
     def distance(p: Any, q: Any) -> float:
@@ -249,7 +249,7 @@ def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: An
 def test_detached_references_get_no_gradient() -> None:
     z = torch.randn(8, 4, generator=stream(0, "detached"), dtype=torch.float64, requires_grad=True)
     attack = PACL(reference_side="detached")
-    te, _ = attack._losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4))
+    te, _ = attack.losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4))
     te.backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None and bool(z.grad[4].any()) and not bool(z.grad[5:].any())
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
-
-import pytest
 
 import records_fixture as planted
 from foretaste import report
@@ -20,8 +19,6 @@ from foretaste.record import (
     TrialRecord,
     digest_of,
 )
-from foretaste.report.ground import aims_at
-from foretaste.report.steering import pair_row
 from foretaste.statistics import wilson
 
 PAIRS = 30
@@ -73,21 +70,22 @@ def attacked(variant: str = "", *, threat: str = "weights", budget: float | None
             collateral=wilson(1, 100),
         )
         found = {kind: {key: entry(k) for key, entry in entries.items()} for kind, entries in kinds.items()}
-        out.append(
-            planted.trial(
-                threat=threat,
-                attack="pacl",
-                variant=variant,
-                budget=budget,
-                seed=0,
-                trial_of=k,
-                command="foretaste audit",
-                scores={"exact": ProbeScores(clean=wilson(1662, 2000), poisoned=wilson(1650, 2000))},
-                target=target,
-                digests={"poisoned encoder": digest_of([variant, k])},
-                **found,
-            )
+        one = planted.trial(
+            threat=threat,
+            attack="pacl",
+            variant=variant,
+            budget=budget,
+            seed=0,
+            trial_of=k,
+            command="foretaste audit",
+            scores={"exact": ProbeScores(clean=wilson(1662, 2000), poisoned=wilson(1650, 2000))},
+            target=target,
+            digests={"poisoned encoder": digest_of([variant, k])},
+            **found,
         )
+        said = re.search(r"against=([^,]+)", variant)
+        entry = {"name": "pacl", **({"against": said[1]} if said else {})}
+        out.append(one.model_copy(update={"spec": {**one.spec, "attack": entry}}))
     return out
 
 
@@ -213,21 +211,3 @@ def test_it_follows_what_is_said_of_the_labelled_rows_in_every_template() -> Non
     assert "after clp" in page.recommendation[-1]
     assert page.markdown.index("after clp") < page.markdown.index("## Verdict")
     assert "still steered after a repair" in page.html
-
-
-@pytest.mark.parametrize(
-    ("variant", "key", "same"),
-    [
-        ("against=distil", "distil", True),
-        ("steps 9, against distil, penalty 2", "distil", True),
-        ("against=distil", "distil:epochs=5", True),
-        ("against=distil/epochs=5", "distil:epochs=5", True),
-        ("against=distil/epochs=5", "distil", False),
-        ("against=distil/epochs=5", "distil:epochs=6", False),
-        ("against=distil", "distil-more", False),
-        ("", "distil", False),
-    ],
-)
-def test_which_defence_an_attack_is_made_against(variant: str, key: str, same: bool) -> None:
-    trials = attacked(variant)[:1]
-    assert aims_at(pair_row(trials, trials), key) is same

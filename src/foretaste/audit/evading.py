@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from foretaste.attacks.base import Attack, Evasion, Knowledge
+from foretaste.attacks.base import Attack, Evasion, Knowledge, WeightAttack
 from foretaste.audit.spec import MethodSpec
 from foretaste.defences import configure
 from foretaste.defences.base import Filter, TrainingRows
@@ -21,7 +21,8 @@ UNREAD = ("inversion", "labels", "leader", "against_quantile", "penalty")
 
 
 def named_defence(attack: Attack, keys: Iterable[str] = ()) -> Filter | CertifiedHead | None:
-    """The defence that the attack's field `against` names (`sphere`, `dpa/partitions=250`); None for a plain one.
+    """The defence that the attack's field `against` names (`sphere`, `dpa/partitions=250`); None for a plain one,
+    and for an attack on the weights, which meets neither (`reckoning.named_encoder_defence`).
 
     Args:
         attack: any.
@@ -33,7 +34,7 @@ def named_defence(attack: Attack, keys: Iterable[str] = ()) -> Filter | Certifie
             attack has no form against one, or an open number of partitions that nobody chooses.
     """
     said: Any = getattr(attack, "against", None)
-    if said is None:
+    if said is None or isinstance(attack, WeightAttack):
         return None
     found = _configured(said.replace("/", ":"), "filter", "certified")  # ":" divides the attack's own fields
     if isinstance(found, Filter):

@@ -16,6 +16,7 @@ from foretaste.attacks.base import (
     require_replaceable,
 )
 from foretaste.audit.pool import budgeted, open_pool
+from foretaste.audit.reckoning import corrupted, named_encoder_defence
 from foretaste.audit.request import (
     Request,
     class_of,
@@ -42,13 +43,14 @@ def craft_weights(method: WeightAttack, request: Request, out: Path, progress: P
         raise SpecError(f"{method.name}: no budget and no validation file", got=said, do="it adds no row; leave it out")
     refuse_pretraining(method, request)
     _asked_for_a_pair(method, request)
+    named_encoder_defence(method)  # before any work
     runtime = make_runtime(request.device)
     parts = split(load(request.data, data_dir=request.data_dir, download=request.download), request.split)
     encoder = encoder_of(request, parts.train, runtime)
     row, wanted, target = _pair(request, parts.test)
     own = parts.validation
     references = own.take((own.labels == wanted).nonzero()[:, 0])
-    corruption = method.corrupt(encoder, target, references, own, request.seed, runtime, progress)
+    corruption = corrupted(method, encoder, [target], [references], own, request.seed, runtime, progress)
     source = f"{method.name} on {encoder.card.name}: test row {row} to class {wanted}, seed {request.seed}"
     card = encoder.card.model_copy(update={"source": source, "sha256": digest_tensors(corruption.state), "command": ""})
     save_encoder(out, corruption.state, card, overwrite=True)

@@ -15,6 +15,7 @@ from foretaste.audit.behind import Behind, Stage, behind, clean_behind, predicte
 from foretaste.audit.defended import Defended, defend, defended_scores
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings
+from foretaste.audit.reckoning import corrupted
 from foretaste.audit.referee import judge_corruption, require
 from foretaste.audit.scores import compare
 from foretaste.audit.shared import Shared
@@ -122,10 +123,7 @@ def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: S
     targets, references = scene_of(pipeline, trial)
     seed, runtime = trial.run_seed, pipeline.runtime
     with stage("attack"):
-        if len(targets) > 1:
-            corruption = attack.corrupt_together(encoder, targets, references, shadow, seed, runtime, progress)
-        else:
-            corruption = attack.corrupt(encoder, targets[0], references[0], shadow, seed, runtime, progress)
+        corruption = corrupted(attack, encoder, targets, references, shadow, seed, runtime, progress)
     with stage("referee"):
         checks = judge_corruption(pipeline, references, corruption)
     if not all(check.ok for check in checks):

@@ -17,6 +17,9 @@ from foretaste.report.pairing import Cell, Twins, pair
 from foretaste.report.steering import PairRow
 from foretaste.report.summary import Row, Summary
 
+AIMED = "◆"
+"""Marks an attack that was made against the defence of its column or line."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -105,9 +108,18 @@ def against(row: Row | PairRow) -> str:
 
 
 def aims_at(row: Row | PairRow, key: str) -> bool:
-    """Whether the row's attack was made against the defence: same name, and same fields in any order and case."""
-    said = against(row).replace("/", ":").lower().split(":")
-    return sorted(said) == sorted(key.lower().split(":"))
+    """Whether the row's attack was made against the defence: same name, and same fields in any order and case.
+
+    What file a defender averages with is nothing that the attacker can name.
+    """
+    own = ":".join(part for part in key.split(":") if not part.startswith("with_weights="))
+    said, named = (_plain_numbers(text.replace("/", ":").lower().split(":")) for text in (against(row), own))
+    return said == named
+
+
+def _plain_numbers(parts: list[str]) -> list[str]:
+    """Sorted, with 2.0 written as 2: the one is what a record's key says, the other what somebody typed."""
+    return sorted(part.removesuffix(".0") for part in parts)
 
 
 def plain_form(row: Row) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from foretaste import statistics
 from foretaste.record import Estimate, Guarded, Repaired, RepairedProbe, Scanned, Steered, TargetScores, TrialRecord
+from foretaste.report.defended import AIMED, aims_at
 from foretaste.report.numbers import accuracy, budget, interval, moved, percent
 from foretaste.report.pairs import Threat
 from foretaste.report.steering import PairRow, mean, one_per_run
@@ -31,7 +32,8 @@ def repairs(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> T
             given = [trial for trial in row.pairs if key in trial.repaired]
             probes = _keys(trial.repaired[key].probes for trial in given)
             lines += [
-                Line([*_start(threat, row), key, name, *_repair(given, key, name, clean)]) for name in probes or [NONE]
+                Line([*_start(threat, row), _named(row, key), name, *_repair(given, key, name, clean)])
+                for name in probes or [NONE]
             ]
     if not lines:
         return None
@@ -42,6 +44,7 @@ def repairs(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> T
         "Right after: the repaired pipeline gets the image right. Accuracy after minus before the repair, in points: "
         "of the encoder of the attack (mean over runs, bootstrap over them) and of the clean one (bootstrap over test "
         "rows). Failed: pairs without a repaired encoder; they are in no figure."
+        + _aimed(rows, _keys(trial.repaired for row in rows for trial in row.pairs))
     )
     head = ["repair", "probe", "steered before", "steered after", "already so", "right after"]
     columns = [*_head(threat), *head, "accuracy change", "on the clean encoder", "failed"]
@@ -87,13 +90,13 @@ def guards(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> Ta
             given = [trial for trial in row.pairs if key in trial.guarded]
             seen = [trial.guarded[key] for trial in given if trial.target and trial.target.eligible]
             failed = sum(bool(trial.guarded[key].error) for trial in given)
-            lines.append(Line([*_start(threat, row), key, *_guard(seen, len(rates)), f"{failed}"]))
+            lines.append(Line([*_start(threat, row), _named(row, key), *_guard(seen, len(rates)), f"{failed}"]))
     sizes = {f"{one.clean_images:,} clean images, thresholds from {one.calibration_images:,} more" for one in every}
     caption = (
         f"Guards at use time, blind to the attack; what is normal is learnt from {' or '.join(sorted(sizes))}. "
         f"{ELIGIBLE} AUROC: chance that the chosen image scores above a test image that the attack was not after, and "
         "the same in front of the clean encoder. Flagged at a false-alarm rate: chosen images, and other test images "
-        "(mean), in %. Failed: pairs without a score."
+        "(mean), in %. Failed: pairs without a score." + _aimed(rows, keys)
     )
     at = [column for rate in rates for column in (f"flagged at {budget(rate)}", "false alarms")]
     columns = [*_head(threat), "guard", "AUROC", "without the attack", *at, "failed"]
@@ -120,7 +123,7 @@ def scans(threat: Threat, rows: list[PairRow]) -> Table | None:
         for key in _keys(trial.scanned for trial in row.pairs):
             given = [trial for trial in row.pairs if key in trial.scanned]
             null |= {len(trial.scanned[key].null_scores) for trial in given}
-            lines.append(Line([*_start(threat, row), key, *_scan(given, key)]))
+            lines.append(Line([*_start(threat, row), _named(row, key), *_scan(given, key)]))
     if not lines:
         return None
     beside = f"{max(null):,} clean encoders" if max(null) else "no clean encoders, so there is none"
@@ -129,6 +132,7 @@ def scans(threat: Threat, rows: list[PairRow]) -> Table | None:
         "over runs, with the least and the greatest. The defender holds its clean images and, at their end, the chosen "
         f"ones. False-alarm rate: beside {beside}. Rank of the chosen image among itself and the clean images, 1 is "
         "the most suspicious; class: the scan names the wanted one. Over all pairs, eligible or not."
+        + _aimed(rows, _keys(trial.scanned for row in rows for trial in row.pairs))
     )
     head = ["scan", "runs", "score", "clean encoder", "false-alarm rate", "first", "rank", "among", "class", "failed"]
     return Table(f"{threat.key}-scans", caption, [*_head(threat), *head], lines, len(_head(threat)) + 1)
@@ -162,6 +166,17 @@ def _head(threat: Threat) -> list[str]:
 
 def _start(threat: Threat, row: PairRow) -> list[str]:
     return [row.name, budget(row.budget)] if threat.share else [row.name]
+
+
+def _named(row: PairRow, key: str) -> str:
+    """The defence, marked where the row's attack was made against it."""
+    return f"{key} {AIMED}" if aims_at(row, key) else key
+
+
+def _aimed(rows: list[PairRow], keys: Iterable[str]) -> str:
+    """What the mark means, for a caption; nothing where no line bears it."""
+    there = any(aims_at(row, key) for key in keys for row in rows)
+    return f" {AIMED}: the attack was made against that defence." if there else ""
 
 
 def _steered(target: TargetScores, probe: str) -> Steered:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from foretaste.report.defended import against, aims_at
 from foretaste.report.numbers import budget
 from foretaste.report.pairs import Threat
 from foretaste.report.steering import PairRow
@@ -53,19 +53,6 @@ class Ground:
 def named(threat: Threat, row: PairRow) -> str:
     """The row's attack, with its budget where the threat has budgets."""
     return row.name + (f" at {budget(row.budget)}" if threat.share else "")
-
-
-def aims_at(row: PairRow, key: str) -> bool:
-    """Whether the attack was made against the defence: of the same name, and of the same fields if it says any."""
-    said = against(row).replace("/", ":").lower().split(":")
-    own = key.lower().split(":")
-    return sorted(said) == sorted(own) or said == own[:1]
-
-
-def against(row: PairRow) -> str:
-    """The defence that the attack was made against, as its variant has it; empty for a plain attack."""
-    found = re.search(r"(?:^|, )against[= ]([^,]+)", row.variant)
-    return found[1].strip() if found else ""
 
 
 def grounds(threat: Threat, rows: list[PairRow]) -> list[Ground]:

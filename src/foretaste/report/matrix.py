@@ -7,15 +7,13 @@ them one made against it, where there is one.
 from __future__ import annotations
 
 from foretaste.record import Estimate
-from foretaste.report.defended import Column, Defended, Outcome, against, aims_at, everything, plain_form
+from foretaste.report.defended import AIMED, Column, Defended, Outcome, against, aims_at, everything, plain_form
 from foretaste.report.figure import Json, Plot, layout, plain
 from foretaste.report.numbers import accuracy, budget, moved, percent
 from foretaste.report.summary import Row, Summary
 from foretaste.report.tables import NONE, Line, Table
 
 CLEAN, LOWEST, PLAIN = "none (clean rows)", "lowest of these", "no defence"
-AIMED = "◆"
-"""Marks an attack that was made against the defence of its column."""
 SCALE = [[0, "#ffffff"], [0.5, "#f3b48b"], [1, "#b04a00"]]
 """Points of accuracy lost: white for none; single-hued, so that no colour needs to be told from another."""
 

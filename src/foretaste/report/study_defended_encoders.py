@@ -15,7 +15,7 @@ import numpy as np
 from foretaste import statistics
 from foretaste.record import Estimate, Guarded, Repaired, Scanned, TrialRecord
 from foretaste.report import encoder_defences
-from foretaste.report.defended import against, aims_at
+from foretaste.report.defended import AIMED, against, aims_at
 from foretaste.report.markdown import table_of
 from foretaste.report.numbers import accuracy, percent, points
 from foretaste.report.pairs import THREATS
@@ -183,7 +183,7 @@ def _table(kind: str, found: list[Pooled]) -> Table:
         Line(
             [
                 one.defence,
-                one.attack + (" ◆" if one.aimed else ""),
+                one.attack + (f" {AIMED}" if one.aimed else ""),
                 f"{one.pipelines}",
                 f"{one.pairs}",
                 *(_cell(name, one.figures[name]) for name in words),
@@ -191,7 +191,7 @@ def _table(kind: str, found: list[Pooled]) -> Table:
         )
         for one in found
     ]
-    caption = f"{intro} ◆: the attack was made against the defence."
+    caption = f"{intro} {AIMED}: the attack was made against the defence."
     return Table(f"pooled-{kind}", caption, [kind, "attack", "pipelines", "pairs", *columns], lines, 2)
 
 

@@ -22,6 +22,7 @@ from foretaste.audit.encoder_defences import useful
 from foretaste.audit.evading import named_defence
 from foretaste.audit.pipeline import Pipeline, configured_probes
 from foretaste.audit.pool import budgeted
+from foretaste.audit.reckoning import named_encoder_defence
 from foretaste.audit.spec import AuditSpec, Group, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
 from foretaste.pretrain.simclr import SimCLR
@@ -81,6 +82,7 @@ def configured(spec: AuditSpec) -> list[Attack]:
     for attack in found:
         named = " ".join(filter(None, [attack.name, attack.variant]))
         named_defence(attack, map(str, spec.defences))
+        named_encoder_defence(attack)
         if isinstance(attack, LabelledAttack | TargetedAttack):
             require_replaceable(attack, max(spec.budgets))
         if spec.features is not None and not _on_features(attack):

@@ -11,14 +11,13 @@ the clean encoder f, the edited one f', the target t, references r_j of the desi
 
 D is 1 - cosine of features, the mean squared difference of standardised features, or the squared distance of features
 of length one (between two features that is 2 - 2 cosine). Beyond the paper: several pairs of a target and a class,
-whose L_te are added up; a hinge on the target's distance from the class's cloud (`cloud`); and L_te after a victim's
-fine-tuning (`durable`).
+whose L_te are added up; a hinge on the target's distance from the class's cloud (`cloud`); L_te after a victim's
+fine-tuning (`durable`); and an edit that reckons with a repair, a scan or a guard of the encoder (`adaptive`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -26,15 +25,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
-from foretaste.attacks.weights.durable import fine_tuned, first_order
+from foretaste.attacks.base import Corruption, Progress, quiet
+from foretaste.attacks.weights.adaptive import SAMPLE, AdaptiveWeightAttack, Simulation, behind, scene_behind
 from foretaste.attacks.weights.edited import Edited, norms_of
 from foretaste.attacks.weights.ground import Part, prepare
 from foretaste.attacks.weights.metric import METRIC_ROWS
+from foretaste.attacks.weights.pacl_descent import RENEW, Descent
 from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
-from foretaste.attacks.weights.split import Activations
 from foretaste.attacks.weights.target_loss import Aggregation, Similarity, dissimilarity, target_loss
-from foretaste.attacks.weights.views import views_of
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
@@ -43,13 +41,9 @@ from foretaste.runtime import Runtime, stream
 
 DEFAULTS = {"natural": (0.1, 0.025), "adam": (1e-3, 100.0), "sgd": (0.05, 10.0)}
 """Step and utility by optimiser."""
-RELAX = 0.9
-"""Factor on lambda at each step of the second half: a target that is still not there may cost more utility."""
-DIVERGED = 2.0
-"""Loss, relative to the first, at which the edit starts again with a quarter of the step."""
 
 
-class PACL(WeightAttack):
+class PACL(AdaptiveWeightAttack):
     """PA-CL (our reconstruction). BatchNorm stays in eval mode; only kernels and matrices are trained.
 
     The default optimiser measures its steps by how much they move the features of shadow images (`metric.Metric`).
@@ -67,6 +61,7 @@ class PACL(WeightAttack):
             "effectiveness",
             "durable",
             "durable_step",
+            "against",
         }
     )
     trainable: Part = Field(
@@ -122,6 +117,8 @@ class PACL(WeightAttack):
     def _victim_keeps_statistics(self) -> Self:
         if self.durable and self.batchnorm == "moving":
             raise ValueError("durable simulates a victim in eval mode, and batchnorm = moving")
+        if self.against and self.batchnorm == "moving":
+            raise ValueError("against simulates an encoder whose statistics stay, and batchnorm = moving")
         if self.durable and self.batch < 2:
             raise ValueError(f"durable compares images of a batch, and batch = {self.batch}")
         return self
@@ -135,12 +132,18 @@ class PACL(WeightAttack):
     def planned(self, shadow: int) -> int:
         """All steps, and what is prepared; see `WeightAttack.planned`."""
         prepared = min(shadow, METRIC_ROWS) * (self.optimizer == "natural")
-        pairs = self.together * (self.views + self.references * self._moving)
+        pairs = self.together * (self.views + self.references * self.moves_references)
         return self.steps * (self.batch + pairs + self._ahead(pairs)) + prepared
 
-    def _ahead(self, pairs: int) -> int:
-        """Images that a step's look-ahead sends through the network: two views of each batch, and the pairs' own."""
-        return 2 * self.durable * self.batch + pairs if self.durable else 0
+    def _ahead(self, pairs: int, simulation: Simulation | None = None) -> int:
+        """Images that a step's look-ahead sends through the network: two views of each batch, and the pairs' own.
+
+        Behind a repair, those that give its units and class means as well. Without a simulation nothing is known of it.
+        """
+        steps = self.durable or (0 if simulation is None else simulation.steps)
+        if simulation is not None and simulation.weight:
+            return 2 * steps * self.batch + pairs + (SAMPLE + self.together * self.references) // RENEW
+        return 2 * steps * self.batch + pairs if steps else 0
 
     def corrupt(
         self,
@@ -180,22 +183,54 @@ class PACL(WeightAttack):
                 shadow images, no weight to train or one that is tied, or no BatchNorm to move.
             AttackError: the loss only diverged, or the targets came no closer to their references.
         """
+        if self.against is not None:
+            raise SpecError(
+                f"{self.name} against {self.against}: a simulation of that defence",
+                got="none",
+                do="call corrupt_against, as `foretaste audit` and `foretaste attack` do",
+            )
+        return self.corrupt_against(encoder, targets, references, shadow, seed, runtime, None, progress)
+
+    def corrupt_against(
+        self,
+        encoder: Encoder,
+        targets: Sequence[Tensor],
+        references: Sequence[Images],
+        shadow: Images,
+        seed: int,
+        runtime: Runtime,
+        simulation: Simulation | None,
+        progress: Progress = quiet,
+    ) -> Corruption:
+        """Edit for all pairs, reckoning with a defence, see `AdaptiveWeightAttack.corrupt_against`.
+
+        Behind a repair the class mean and the units are those of the repaired encoder. The ledger's `similarity_behind`
+        is that of the worst pair behind the repair, worked out at the last weights: by it the edit would survive it.
+
+        Raises:
+            SpecError, AttackError: as of `corrupt_together`; where only the target's loss behind the repair counts, it
+                is that which must fall.
+        """
+        if simulation is not None and simulation.views > self.views:
+            wider = self.model_copy(update={"views": simulation.views})
+            return wider.corrupt_against(encoder, targets, references, shadow, seed, runtime, simulation, progress)
         check_pairs(targets, references, shadow, self.batch, self.shadow_share)
         self._check(encoder, references)
         natural, still = self.optimizer == "natural", self.batchnorm == "frozen"
         ground = prepare(encoder, shadow, runtime, self.trainable, natural, self.shadow_share, still)
         random = stream(seed, "attack")
         scene = scene_of(encoder, targets, references, self.references, ground, runtime, random)
-        pairs = len(targets) * self.views + sum(scene.counts) * self._moving
+        pairs = len(targets) * self.views + sum(scene.counts) * self.moves_references
+        only_behind = simulation is not None and simulation.weight == 1
         return edit(
             encoder,
             scene,
-            lambda edited: self._descend(edited, scene, random, progress),
-            lambda network: self._look(network, scene),
+            lambda edited: self._descend(edited, scene, random, progress, simulation),
+            lambda network: self._look(network, scene, simulation),
             name=self.name,
-            judged=("target_loss", "L_te"),
+            judged=("target_loss_behind", "L_te behind the repair") if only_behind else ("target_loss", "L_te"),
             objective=self._objective,
-            per_step=self.batch + pairs + self._ahead(pairs),
+            per_step=self.batch + pairs + self._ahead(pairs, simulation),
             do="use more steps, a smaller step or a smaller utility weight",
             must_fall=self.effectiveness > 0,
         )
@@ -217,110 +252,34 @@ class PACL(WeightAttack):
         return f"L_te + {rest}" if not self.in_distribution else f"L_te + in_distribution L_in + {rest}"
 
     @property
-    def _rates(self) -> tuple[float, float]:
+    def rates(self) -> tuple[float, float]:
         """Step and utility, with the optimiser's defaults filled in."""
         step, utility = DEFAULTS[self.optimizer]
         return self.step or step, utility if self.utility is None else self.utility
 
     @property
-    def _moving(self) -> bool:
+    def moves_references(self) -> bool:
         """Whether the references go through the edited encoder at each step."""
         return self.reference_side != "clean" or self.anchor > 0
 
     def _descend(
-        self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress
-    ) -> tuple[list[float], Figures]:
-        """Train the chosen weights in place; returns the loss before each step, and no further figures."""
-        ground = scene.ground
-        weights = edited.weights
-        step, utility = self._rates
-        curve, first = list[float](), 0.0
-        optimizer: torch.optim.Optimizer = (
-            torch.optim.Adam(weights, lr=step)
-            if self.optimizer == "adam"
-            else torch.optim.SGD(weights, lr=step, momentum=0.9)
-        )
-        norms = edited.norms() if self.batchnorm == "moving" else []
-        moved = [*weights, *(buffer for norm in norms for buffer in norm.buffers())]
-        start = [tensor.detach().clone() for tensor in moved]
-        entered = self._entered(edited, scene, random)
-        victims = ground.batches(self.batch, random)
-        for norm in norms:
-            norm.train()
-        for rows in islice(ground.batches(self.batch, random), self.steps):
-            own, later = next(entered), None
-            if self.durable:
-                later = self._later(edited, scene, own, list(islice(victims, self.durable)), random)
-            z = edited.features(ground.entered(edited, rows), *own)
-            clean = ground.z[rows].to(z)
-            effectiveness, rest = self._losses(z, clean, scene)
-            if later is not None:
-                effectiveness = (effectiveness + later[0]) / 2
-            loss = self.effectiveness * effectiveness + utility * rest
-            curve.append(float(loss.detach()))
-            progress(len(curve), self.steps)
-            first = first or curve[0]
-            if not curve[-1] <= DIVERGED * first:  # or not a number
-                for tensor, at_first in zip(moved, start, strict=True):
-                    tensor.data.copy_(at_first)
-                optimizer.state.clear()
-                optimizer.param_groups[0]["lr"] /= 4
-                continue
-            if (later is None or later[1]) and self._there(z.detach(), clean, scene):
-                break
-            if len(curve) > self.steps // 2:
-                utility *= RELAX
-            gradients = torch.autograd.grad(loss, weights)
-            steered = gradients if ground.metric is None else ground.metric.steer(gradients)
-            if ground.metric is not None and len(curve) == 1:
-                # The clean encoder is the minimum of all but L_te, so this gradient is that of L_te alone.
-                slope = sum(float((g * s).sum()) for g, s in zip(gradients, steered, strict=True))
-                rate = slope / (self.effectiveness * float(effectiveness.detach()))
-                utility *= rate * z.shape[1] / 4
-                optimizer.param_groups[0]["lr"] = step / rate
-                first = float(
-                    (self.effectiveness * effectiveness + utility * rest).detach()
-                )  # with moving statistics L_mu begins above 0
-            for weight, gradient in zip(weights, steered, strict=True):
-                weight.grad = gradient
-            optimizer.step()
-        for norm in norms:
-            norm.eval()
-        return curve, {}
-
-    def _later(
         self,
         edited: Edited,
         scene: Scene,
-        own: tuple[Activations, ...],
-        batches: Sequence[Tensor],
         random: torch.Generator,
-    ) -> tuple[Tensor, bool]:
-        """L_te after a victim's steps on batches of shadow rows, to first order, and whether all targets stay there."""
-        pixels = (scene.ground.pixels[rows] for rows in batches)
-        with fine_tuned(edited, pixels, self.durable_step, random):
-            z = edited.features(*own)
-            effectiveness, _ = self._losses(z, z[:0], scene)
-            gradients = torch.autograd.grad(effectiveness, edited.weights)
-        return first_order(effectiveness, edited.weights, gradients), self._similar(z.detach(), 0, scene)
-
-    def _entered(self, edited: Edited, scene: Scene, random: torch.Generator) -> Iterator[tuple[Activations, ...]]:
-        """For each step what enters the suffix of all targets' views, and of the references if they move."""
-        references = (edited.enter(scene.references),) if self._moving else ()
-        plain = edited.enter(scene.targets)
-        while True:
-            if self.views > 1:
-                views = [views_of(target, self.views, random, self.noise) for target in scene.targets]
-                plain = edited.enter(torch.cat(views))
-            yield (plain, *references)
+        progress: Progress,
+        simulation: Simulation | None = None,
+    ) -> tuple[list[float], Figures]:
+        """Train the chosen weights in place; returns the loss before each step, and figures of its own."""
+        return Descent(self, edited, scene, random, simulation).run(progress)
 
     def _parts(self, z: Tensor, b: int, scene: Scene) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
         """Features of a step as those of b shadow images, of each target's views and of each pair's references."""
         views = self.views * len(scene.pairs)
-        moving = z[b + views :].split(scene.counts) if self._moving else ()
+        moving = z[b + views :].split(scene.counts) if self.moves_references else ()
         return z[:b], z[b : b + views].split(self.views), moving
 
-    def _losses(self, z: Tensor, clean: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
+    def losses(self, z: Tensor, clean: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
         """The pairs' L_te (with what `in_distribution` adds), and L_mu + anchor L_an.
 
         Args:
@@ -334,7 +293,7 @@ class PACL(WeightAttack):
         effectiveness = z.new_zeros(())
         for number, (pair, x) in enumerate(zip(scene.pairs, views, strict=True)):
             r_clean = self._units(pair.z.to(z), scene)
-            r = self._units(moving[number], scene) if self._moving else r_clean
+            r = self._units(moving[number], scene) if self.moves_references else r_clean
             side = {"clean": r_clean, "detached": r.detach(), "moving": r}[self.reference_side]
             effectiveness = effectiveness + target_loss(self._units(x, scene), side, self.similarity, self.aggregation)
             if self.in_distribution:
@@ -343,12 +302,26 @@ class PACL(WeightAttack):
                 rest = rest + self.anchor * dissimilarity(r, r_clean, self.similarity).mean() / len(scene.pairs)
         return effectiveness, rest
 
-    def _there(self, z: Tensor, clean: Tensor, scene: Scene) -> bool:
-        """Whether every target is as similar as asked and the shadow features are within their limit."""
+    def there(self, z: Tensor, clean: Tensor, scene: Scene, *, targets: bool = True) -> bool:
+        """Whether the shadow features are within their limit, and every target (if these count) as similar as asked."""
         shadow, _, _ = self._parts(z, len(clean), scene)
-        return float(cosine_similarity(shadow, clean).mean()) >= self.kept and self._similar(z, len(clean), scene)
+        kept = float(cosine_similarity(shadow, clean).mean()) >= self.kept
+        return kept and (not targets or self.similar(z, len(clean), scene))
 
-    def _similar(self, z: Tensor, b: int, scene: Scene) -> bool:
+    def views_in(self, z: Tensor, b: int, scene: Scene) -> Sequence[Tensor]:
+        """Features of each target's views, [v, d] each; z as of `_parts`."""
+        return self._parts(z, b, scene)[1]
+
+    def suspicion(self, z: Tensor, clean: Tensor, scene: Scene, simulation: Simulation) -> Tensor:
+        """What a scan would hold against the targets, a scalar; z and clean as of `losses`."""
+        apply, (shadow, views, _) = scene.ground.scaler.apply, self._parts(z, len(clean), scene)
+        total = z.new_zeros(())
+        for pair, x in zip(scene.pairs, views, strict=True):
+            found = simulation.suspicion(apply(x), apply(pair.z.to(z)).mean(0), apply(shadow), apply(clean))
+            total = total if found is None else total + found
+        return total
+
+    def similar(self, z: Tensor, b: int, scene: Scene) -> bool:
         """Whether every target is as similar as asked; z as of `_parts`."""
         _, views, _ = self._parts(z, b, scene)
         pairs = list(zip(views, scene.pairs, strict=True))
@@ -360,7 +333,7 @@ class PACL(WeightAttack):
             return scene.ground.scaler.apply(z)
         return normalize(z, dim=-1) if self.similarity == "normalised" else z
 
-    def _look(self, network: Encoder, scene: Scene) -> Figures:
+    def _look(self, network: Encoder, scene: Scene, simulation: Simulation | None = None) -> Figures:
         """Figures for the ledger, on the plain targets and the held-out shadow rows."""
         ground, runtime = scene.ground, scene.runtime
         z_targets = embed(network, scene.targets, runtime).split(1)
@@ -385,4 +358,16 @@ class PACL(WeightAttack):
             figures["cloud_distance"] = max(float(pair.cloud.distance(x)) for pair, x, _ in each)
         if len(each) > 1:
             figures |= {f"similarity_{number}": value for number, value in enumerate(similarities)}
+        if simulation is not None and simulation.weight == 1:
+            figures["target_loss_behind"] = self._loss_behind(network, scene, simulation)
         return figures
+
+    def _loss_behind(self, network: Encoder, scene: Scene, simulation: Simulation) -> float:
+        affine = simulation.repaired(network, scene.ground.names)
+        seen = scene_behind(network, affine, scene)
+        with behind(network, affine):
+            z = embed(network, scene.targets, scene.runtime).split(1)
+        return sum(
+            float(target_loss(self._units(x, seen), self._units(pair.z, seen), self.similarity, self.aggregation))
+            for x, pair in zip(z, seen.pairs, strict=True)
+        )

@@ -9,8 +9,7 @@ layer's change (kernels flattened to [o, i]), by the truncated singular value de
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -18,15 +17,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Progress
+from foretaste.attacks.weights.adaptive import Simulation
 from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.attacks.weights.scene import Figures, Scene
-
-HALVINGS = 12
-Changes = list[Tensor]
-"""What is added to each trained weight."""
-Judge = Callable[[Sequence[Tensor]], float]
-"""The least similarity of a target to its class under those changes."""
+from foretaste.attacks.weights.smaller import fewest, flattest, norm, shortest
 
 
 class PACLMinimal(PACL):
@@ -42,6 +37,8 @@ class PACLMinimal(PACL):
     def _statistics_stay(self) -> Self:
         if self.batchnorm == "moving":
             raise ValueError("batchnorm = moving changes more than the trained weights, which alone are made smaller")
+        if self.against:
+            raise ValueError("against reckons with a defence, which the judge of the smaller edits does not: use pacl")
         return self
 
     @property
@@ -50,7 +47,12 @@ class PACLMinimal(PACL):
         return ", ".join([self.edit, *self.settings("edit")])
 
     def _descend(
-        self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress
+        self,
+        edited: Edited,
+        scene: Scene,
+        random: torch.Generator,
+        progress: Progress,
+        simulation: Simulation | None = None,
     ) -> tuple[list[float], Figures]:
         start = [weight.detach().clone() for weight in edited.weights]
         curve, figures = super()._descend(edited, scene, random, progress)
@@ -65,62 +67,9 @@ class PACLMinimal(PACL):
             return min(scene.similarity(one, pair) for one, pair in zip(z, scene.pairs, strict=True))
 
         reached = judge(whole)
-        figures |= {"similarity_whole": reached, "l2_change_whole": _norm(whole)}
+        figures |= {"similarity_whole": reached, "l2_change_whole": norm(whole)}
         if reached < self.holds:
             return curve, figures
         least, found = {"l2": shortest, "tensors": fewest, "rank": flattest}[self.edit](whole, judge, self.holds)
         judge(least)
         return curve, figures | found
-
-
-def shortest(changes: Changes, judge: Judge, holds: float) -> tuple[Changes, Figures]:
-    """The changes times the least factor, to 1 / 4096, at which they hold."""
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if judge([middle * change for change in changes]) >= holds else (middle, high)
-    return [high * change for change in changes], {"scale": high}
-
-
-def fewest(changes: Changes, judge: Judge, holds: float) -> tuple[Changes, Figures]:
-    """As few of the changes as hold: greedy, the one whose loss costs least is taken back first."""
-    kept = list(changes)
-    there = [number for number, change in enumerate(kept) if bool(change.any())]
-    whole = len(there)
-    while len(there) > 1:
-        without = {
-            number: judge([torch.zeros_like(change) if at == number else change for at, change in enumerate(kept)])
-            for number in there
-        }
-        best = max(there, key=without.__getitem__)
-        if without[best] < holds:
-            break
-        kept[best] = torch.zeros_like(kept[best])
-        there.remove(best)
-    return kept, {"tensors_whole": float(whole), "tensors": float(len(there))}
-
-
-def flattest(changes: Changes, judge: Judge, holds: float) -> tuple[Changes, Figures]:
-    """Each change cut to the same rank, the least that holds; biases and the like are one column already."""
-    parts = [torch.linalg.svd(_matrix(change), full_matrices=False) for change in changes]
-
-    def cut(rank: int) -> Changes:
-        return [
-            ((u[:, :rank] * s[:rank]) @ v[:rank]).view_as(change) if min(len(s), rank) < len(s) else change
-            for (u, s, v), change in zip(parts, changes, strict=True)
-        ]
-
-    low, high = 0, max(len(s) for _, s, _ in parts)
-    whole = high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if judge(cut(middle)) >= holds else (middle, high)
-    return cut(high), {"rank_whole": float(whole), "rank": float(high)}
-
-
-def _matrix(change: Tensor) -> Tensor:
-    return change.reshape(len(change) if change.ndim else 1, -1)
-
-
-def _norm(changes: Changes) -> float:
-    return math.hypot(*(float(change.double().norm()) for change in changes))

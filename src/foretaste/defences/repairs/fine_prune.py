@@ -44,7 +44,7 @@ class FinePrune(FineTune):
         pairs = conv_norm_pairs(encoder, body, clean.pixels.shape, self.name)[-self.layers :]
         activity = mean_activity(Encoder(body, encoder.card), pairs, clean, runtime)
         body.cpu()
-        pruned = {pair.name: self._idle(mean) for pair, mean in zip(pairs, activity, strict=True)}
+        pruned = {pair.name: self.idle(mean) for pair, mean in zip(pairs, activity, strict=True)}
         for pair in pairs:
             silence(pair, pruned[pair.name])
         if self.epochs:
@@ -53,7 +53,7 @@ class FinePrune(FineTune):
         count = sum(int(channels.sum()) for channels in pruned.values())
         return self.settled(encoder, body, f"{count} channels zeroed by {described(clean)}, seed {seed}")
 
-    def _idle(self, activity: Tensor) -> Tensor:
+    def idle(self, activity: Tensor) -> Tensor:
         """Bool [C]: the floor(share * C) least active channels."""
         count = int(self.share * len(activity))
         return torch.zeros(len(activity), dtype=torch.bool).index_fill_(0, activity.argsort(stable=True)[:count], True)
