@@ -4,88 +4,22 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 import records_fixture as planted
+from defended_fixture import attacked, guesses, twin
 from foretaste import report
 from foretaste.record import (
-    Alarm,
     CertifiedAccuracy,
     CertifiedScores,
-    Estimate,
     ProbeScores,
-    Screening,
     TrialRecord,
     pack_labels,
 )
 from foretaste.report import defended, matrix
 from foretaste.report.summary import summarise
 from foretaste.statistics import wilson
-from records_fixture import CLEAN, CLEAN_RIGHT, TRUTH, N
-
-SEEDS = (0, 1)
-
-
-def estimate(value: float, wide: float = 0.01) -> Estimate:
-    return Estimate(value=value, low=max(0.0, value - wide), high=min(1.0, value + wide), n=150, method="planted 0.95")
-
-
-def guesses(right: int, seed: int) -> np.ndarray:
-    """Right on `right` rows; those that the clean head gets right come first, so that rows are paired as in audits."""
-    if right == CLEAN_RIGHT:
-        return CLEAN
-    return planted.predictions(right, seed) if right < CLEAN_RIGHT else np.where(np.arange(N) < right, TRUTH, TRUTH - 1)
-
-
-def screening(right: int, caught: float | None, seed: int = 0) -> Screening:
-    """The same at both rates."""
-    now = guesses(right, seed)
-    found = wilson(int((now == TRUTH).sum()), N)
-    scores = ProbeScores(clean=found) if caught is None else planted.scores(right)
-    poison = None if caught is None else estimate(caught)
-    alarms = [
-        Alarm(
-            rate=rate,
-            threshold=1.0,
-            poison=poison,
-            clean=estimate(rate, 0.005),
-            scores=scores,
-            predictions=pack_labels(now % 10),
-        )
-        for rate in (0.01, 0.05)
-    ]
-    rank = None if caught is None else estimate(0.5 + caught / 2)
-    return Screening(filter={"name": "f"}, calibration="own", calibration_rows=200, auroc=rank, alarms=alarms)
-
-
-def twin(**filters: int) -> TrialRecord:
-    return planted.clean_twin().model_copy(
-        update={"defences": {key.replace("_", "-"): screening(right, None) for key, right in filters.items()}}
-    )
-
-
-def attacked(
-    right: int, filters: dict[str, tuple[int, float]], against: str = "", budget: float = 0.03, attack: str = "exact"
-) -> list[TrialRecord]:
-    """Two seeds of an attack: right test rows without a defence, and by filter (right rows, share of poison caught)."""
-    variant = "features, box" + (f", against {against}" if against else "")
-    trials = []
-    for seed in SEEDS:
-        one = planted.trial(
-            threat="labelled",
-            attack=attack,
-            variant=variant,
-            budget=budget,
-            seed=seed,
-            command="foretaste audit",
-            scores={"exact": planted.scores(right)},
-            predictions={"exact": pack_labels(guesses(right, seed))},
-            defences={key: screening(*figures, seed) for key, figures in filters.items()},
-        )
-        entry = {"name": attack, **({"against": against} if against else {})}
-        trials.append(one.model_copy(update={"spec": {**one.spec, "attack": entry}}))
-    return trials
+from records_fixture import CLEAN_RIGHT, N
 
 
 def advice(*records: TrialRecord) -> list[str]:

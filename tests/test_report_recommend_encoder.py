@@ -2,110 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import records_fixture as planted
+from defended_fixture import FAILED, edits, first, guarded, mended_twin, repaired, scanned
 from foretaste import report
 from foretaste.record import (
-    Estimate,
-    Guarded,
-    InputAlarm,
-    ProbeScores,
-    Repaired,
-    RepairedProbe,
     Scanned,
-    TargetScores,
     TrialRecord,
-    digest_of,
 )
-from foretaste.statistics import wilson
-
-PAIRS = 30
-
-
-def change(value: float, wide: float = 0.009) -> Estimate:
-    return Estimate(value=value, low=value - wide, high=value + wide, n=planted.N, method="planted")
-
-
-def repaired(cost: float, success: bool | None = None) -> Repaired:
-    """The second probe says the opposite: it must not be in any figure."""
-    shared: dict[str, Any] = {"accuracy": wilson(1600, planted.N), "predictions": ""}
-    head = RepairedProbe(change=change(cost), success=success, **shared)
-    other = RepairedProbe(change=change(0.5), success=None if success is None else not success, **shared)
-    return Repaired(repair={"name": "r"}, clean_images=500, probes={"exact": head, "knn": other})
-
-
-FAILED = Repaired(repair={"name": "r"}, clean_images=500, error="diverged")
-
-
-def scanned(score: float, rank: int | None = None, null: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Scanned:
-    return Scanned(
-        scan={"name": "s"}, images=501, score=score, clean_score=2.5, null_scores=list(null), rank=rank, inputs=501
-    )
-
-
-def guarded(share: float, flagged: bool) -> Guarded:
-    alarms = [
-        InputAlarm(rate=rate, threshold=1.0, flagged=flagged and rate == 0.05, false_alarms=wilson(1, 100))
-        for rate in (0.01, 0.05)
-    ]
-    return Guarded(guard={"name": "g"}, clean_images=250, calibration_images=250, share=share, alarms=alarms)
-
-
-def attacked(variant: str = "", *, threat: str = "weights", budget: float | None = None, **kinds: Any) -> list[Any]:
-    """Pairs 0 to 29: the first is not eligible, the last not steered. `kinds`: by key, the entry of pair k."""
-    out = []
-    for k in range(PAIRS):
-        success = k < PAIRS - 1
-        target = TargetScores(
-            index=k,
-            true_class=0,
-            target_class=1,
-            clean_prediction=int(k == 0),
-            poisoned_prediction=int(success),
-            eligible=k > 0,
-            success=success,
-            clean_success=k == 0,
-            collateral=wilson(1, 100),
-        )
-        found = {kind: {key: entry(k) for key, entry in entries.items()} for kind, entries in kinds.items()}
-        one = planted.trial(
-            threat=threat,
-            attack="pacl",
-            variant=variant,
-            budget=budget,
-            seed=0,
-            trial_of=k,
-            command="foretaste audit",
-            scores={"exact": ProbeScores(clean=wilson(1662, 2000), poisoned=wilson(1650, 2000))},
-            target=target,
-            digests={"poisoned encoder": digest_of([variant, k])},
-            **found,
-        )
-        said = re.search(r"against=([^,]+)", variant)
-        entry = {"name": "pacl", **({"against": said[1]} if said else {})}
-        out.append(one.model_copy(update={"spec": {**one.spec, "attack": entry}}))
-    return out
-
-
-def twin(**costs: float) -> TrialRecord:
-    return planted.clean_twin().model_copy(update={"repaired": {key: repaired(cost) for key, cost in costs.items()}})
 
 
 def advice(*records: TrialRecord) -> list[str]:
     return report.render(list(records)).recommendation
 
 
-def first(count: int) -> Any:
-    """The repair of the audit's first attack leaves `count` of the eligible, steered pairs 1 to 28 steered."""
-    return lambda k: repaired(0.0, success=k <= count)
-
-
 def test_repairs_are_ordered_by_what_is_still_steered() -> None:
     """28 pairs count. Still steered: 26 after clp, 2 after distil; Wilson of 2 of 28 is [2, 23] %, of 26 [77, 98]."""
     lines = advice(
-        twin(clp=0.001, distil=-0.091), *attacked(repaired={"clp": first(26), "distil": first(2), "free": first(28)})
+        mended_twin(clp=0.001, distil=-0.091),
+        *edits(repaired={"clp": first(26), "distil": first(2), "free": first(28)}),
     )
     assert lines == [
         "Of the 28 chosen images that pacl steers, so many are still steered after a repair: 2 (7 % [2, 23]) after "
@@ -117,9 +31,9 @@ def test_repairs_are_ordered_by_what_is_still_steered() -> None:
 
 def test_a_repair_is_credited_with_its_worst_case() -> None:
     """Made against distil, the attack leaves 21 of 28; what it does under clp is not held against clp."""
-    plain = attacked(repaired={"clp": first(14), "distil": first(2)})
-    aimed = attacked("against=distil", repaired={"clp": first(28), "distil": first(21)})
-    (line,) = advice(twin(clp=0.0, distil=0.02), *plain, *aimed)
+    plain = edits(repaired={"clp": first(14), "distil": first(2)})
+    aimed = edits("against=distil", repaired={"clp": first(28), "distil": first(21)})
+    (line,) = advice(mended_twin(clp=0.0, distil=0.02), *plain, *aimed)
     assert line == (
         "Of the 28 chosen images that pacl steers, so many are still steered after a repair: 14 (50 % [33, 67]) after "
         "clp, which costs a clean encoder nothing measurable, 0.0 [−0.9, +0.9] points; 21 of 28 (75 % [57, 87]) after "
@@ -127,14 +41,14 @@ def test_a_repair_is_credited_with_its_worst_case() -> None:
         "[+1.1, +2.9] points of accuracy (counting what was made against distil; nothing was against clp)."
     )
     # An attack against it that does less is not the worst case.
-    milder = attacked("against=clp", repaired={"clp": first(3)})
-    (line,) = advice(twin(clp=0.0, distil=0.02), *plain, *milder)
+    milder = edits("against=clp", repaired={"clp": first(3)})
+    (line,) = advice(mended_twin(clp=0.0, distil=0.02), *plain, *milder)
     assert "14 (50 % [33, 67]) after clp, which" in line and "counting what was made against clp; nothing" in line
 
 
 def test_failed_repairs_are_counted_apart() -> None:
     lines = advice(
-        twin(clp=0.0), *attacked(repaired={"clp": lambda k: FAILED if 1 <= k <= 4 else repaired(0, success=True)})
+        mended_twin(clp=0.0), *edits(repaired={"clp": lambda k: FAILED if 1 <= k <= 4 else repaired(0, success=True)})
     )
     assert "still steered after a repair: 24 of 24 (100 % [86, 100]; 4 failed) after clp" in lines[0]
 
@@ -142,8 +56,8 @@ def test_failed_repairs_are_counted_apart() -> None:
 def test_scans_and_guards() -> None:
     """Drift always stands above its three clean encoders; decree never does, and scores no images."""
     lines = advice(
-        twin(),
-        *attacked(
+        mended_twin(),
+        *edits(
             scanned={
                 "decree": lambda k: scanned(2.9),
                 "drift": lambda k: scanned(3.1, rank=1 if k < 27 else 2),
@@ -168,45 +82,43 @@ def test_scans_and_guards() -> None:
 
 
 def test_worst_case_of_scans_and_guards_and_budgets() -> None:
-    plain = attacked(
+    plain = edits(
         threat="pretraining",
         budget=0.01,
         scanned={"drift": lambda k: scanned(4, 1)},
         guarded={"views-vote": lambda k: guarded(0.9, True)},
     )
-    aimed = attacked(
+    aimed = edits(
         "steps 5, against=drift",
         threat="pretraining",
         budget=0.01,
         scanned={"drift": lambda k: scanned(2, 7)},
         guarded={"views-vote": lambda k: guarded(0.1, False)},
     )
-    scans, guards = advice(twin(), *plain, *aimed)
+    scans, guards = advice(mended_twin(), *plain, *aimed)
     assert scans == (
         "Scans against pacl at 1 %: drift sees none of 30 runs where the attack is made against it "
         "(pacl (steps 5, against=drift) at 1 %) (counting what was made against drift)."
     )
     assert "views-vote has an AUROC of 90.0 [" in guards
     # Another budget is another attack.
-    other = attacked(
+    other = edits(
         "against=drift", threat="pretraining", budget=0.1, scanned={"drift": lambda k: scanned(4, 1 if k else 2)}
     )
-    lines = advice(twin(), *plain, *other)
+    lines = advice(mended_twin(), *plain, *other)
     assert lines[0].startswith("Scans against pacl at 1 %: drift ranks the chosen image first in 30 of 30 (")
     assert lines[2].startswith("Scans against pacl: drift ranks the chosen image first in 29 of 30 (")
 
 
 def test_nothing_is_said_where_nothing_was_tried() -> None:
-    assert advice(twin(), *attacked()) == []
-    nothing = [
-        one.model_copy(update={"target": one.target.model_copy(update={"success": False})}) for one in attacked()
-    ]
+    assert advice(mended_twin(), *edits()) == []
+    nothing = [one.model_copy(update={"target": one.target.model_copy(update={"success": False})}) for one in edits()]
     repaired_all = [one.model_copy(update={"repaired": {"clp": repaired(0, success=False)}}) for one in nothing]
-    assert advice(twin(clp=0.0), *repaired_all) == []
+    assert advice(mended_twin(clp=0.0), *repaired_all) == []
 
 
 def test_it_follows_what_is_said_of_the_labelled_rows_in_every_template() -> None:
-    page = report.render([*planted.audit(), *attacked("", repaired={"clp": first(3)})])
+    page = report.render([*planted.audit(), *edits("", repaired={"clp": first(3)})])
     assert page.recommendation[0].startswith("No defence of the labelled rows was tried")
     assert "after clp" in page.recommendation[-1]
     assert page.markdown.index("after clp") < page.markdown.index("## Verdict")
