@@ -16,7 +16,11 @@ from foretaste.report.study import page_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
-STUDIES = {"feature-targeted": "feature-targeted.md", "pacl": "pacl-measured.md"}
+STUDIES = {
+    "feature-targeted": "feature-targeted.md",
+    "pacl": "pacl-measured.md",
+    "defences": "defences-measured.md",
+}
 SHOWN = ("Verdict", "Labelled rows", "Encoder weights")
 LONG = 60  # tables of more lines (single pairs) stay in the record's own report
 HEAD = """# What was measured
@@ -51,6 +55,15 @@ attacks with the same goal under three threats: PoisonedEncoder (the only earlie
 contrastive pre-training, which the abstract contrasts itself with), BadEncoder with the one target in the place of the
 trigger (the closest mechanism), and gradient matching on labelled rows (the comparison that PoisonedEncoder's authors
 made).
+
+""",
+    "defences": """# Defences, measured
+
+Written by `python -m scripts.results` from `records/defences`; a test holds it to them. What each defence does is in
+[defences.md](defences.md). Attacks on the labelled rows add poisoned features within the range of each clean feature;
+the head is the exact one, fitted to what a filter leaves, or a certified vote. Edits of an encoder are PA-CL's, our
+reconstruction ([pacl.md](pacl.md)), each for one test image and one class, both drawn at random. An attack that names a
+defence (`against`) was made by somebody who knows that defence and its settings, but not the defender's rows.
 
 """,
 }
