@@ -35,12 +35,17 @@ def fresh(encoder: Encoder, seed: int, *, last: bool = False) -> nn.Module:
     drawn = _drawn(encoder, stream_seed(seed, "defence/student"))
     if not last:
         return drawn
+    anew = drawn.state_dict()
+    body.load_state_dict(body.state_dict() | {name: anew[name] for name in drawn_anew(body)})
+    return body
+
+
+def drawn_anew(body: nn.Module) -> list[str]:
+    """Names of the tensors of a network that `last` draws anew, in the order of its state dict."""
     matrices = [name for name, weight in body.named_parameters() if weight.ndim > 1]
     first = matrices[min(len(matrices) - 1, int(KEPT * len(matrices)))]
-    names = list(state := body.state_dict())
-    anew = drawn.state_dict()
-    body.load_state_dict({key: anew[key] if at >= names.index(first) else state[key] for at, key in enumerate(names)})
-    return body
+    names = list(body.state_dict())
+    return names[names.index(first) :]
 
 
 def _drawn(encoder: Encoder, seed: int) -> nn.Module:

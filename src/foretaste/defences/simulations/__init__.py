@@ -19,6 +19,7 @@ SIMULATIONS: dict[str, str] = {
     "clp": "foretaste.defences.simulations.pruning:LipschitzPruning",
     "fine-prune": "foretaste.defences.simulations.pruning:IdlePruning",
     "fine-tune": "foretaste.defences.simulations.fine_tune:FineTuning",
+    "distil": "foretaste.defences.simulations.distil:Distilling",
     "drift": "foretaste.defences.simulations.drift:Drifting",
     "neighbours": "foretaste.defences.simulations.neighbours:KeptNeighbours",
     "weight-statistics": "foretaste.defences.simulations.weight_statistics:KeptStatistics",
@@ -28,7 +29,6 @@ SIMULATIONS: dict[str, str] = {
 
 REFUSED: dict[str, str] = {
     "decree": "decree, which looks for a trigger and sees no edit for one image: there is nothing to evade",
-    "distil": "distil, which trains a student that never sees the target: nothing here makes it inherit an edit",
     "reconstruction": "reconstruction, which trains a decoder that the attacker would have to train as well",
 }
 """Defences of the encoder that an attack cannot be made against, and why."""
