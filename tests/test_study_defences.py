@@ -131,6 +131,10 @@ def test_scans_count_edits_at_the_rate_and_guards_chosen_images(tmp_path: Path) 
     scan, guard = (next(one for one in values if one["kind"] == kind) for kind in ("scan", "guard"))
     assert (scan["figures"]["flagged"].value, scan["figures"]["first"].value) == (12 / 30, 6 / 30)
     assert scan["figures"]["null"] == 19 and scan["pairs"] == 30
+    # Of pairs 1 to 29 the last is not steered, and 12 to 28 raise no alarm.
+    assert scan["figures"]["steered"].value == pytest.approx(28 / 29)
+    assert scan["figures"]["through"].value == pytest.approx(17 / 29)
     assert guard["pairs"] == 29 and guard["figures"]["auroc"].value == pytest.approx(0.75)
     assert guard["figures"]["flagged"].value == pytest.approx(14 / 29), "even pairs from 2 to 28"
+    assert guard["figures"]["through"].value == pytest.approx(14 / 29), "odd pairs but the last, which is not steered"
     assert guard["figures"]["false"] == pytest.approx(0.01)

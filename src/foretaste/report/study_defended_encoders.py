@@ -149,12 +149,17 @@ def _repair(found: list[Met]) -> tuple[int, Figures]:
 
 
 def _scan(found: list[Met]) -> tuple[int, Figures]:
-    """Edits flagged at the rate, chosen images that come first, wanted classes that are named."""
-    seen: list[Scanned] = [trial.scanned[one.defence] for one in found for trial in one.pairs]
-    seen = [one for one in seen if not one.error]
-    alarms = [one.false_alarm_rate <= RATE for one in seen if one.false_alarm_rate is not None]
+    """Edits flagged at the rate, chosen images that come first, wanted classes that are named; over all pairs, and what
+    gets through over eligible ones.
+    """
+    pairs = [(trial, trial.scanned[one.defence]) for one in found for trial in one.pairs]
+    pairs = [(trial, one) for trial, one in pairs if not one.error]
+    seen: list[Scanned] = [one for _, one in pairs]
+    alarms = [(trial, one.false_alarm_rate <= RATE) for trial, one in pairs if one.false_alarm_rate is not None]
     return len(seen), {
-        "flagged": _share(alarms),
+        "steered": _steered([trial for trial, _ in pairs]),
+        "flagged": _share([alarm for _, alarm in alarms]),
+        "through": _through(alarms),
         "first": _share([one.rank == 1 for one in seen if one.rank is not None]),
         "named": _share([one.towards_target for one in seen if one.towards_target is not None]),
         "null": _mean([float(len(one.null_scores)) for one in seen]),
@@ -163,18 +168,29 @@ def _scan(found: list[Met]) -> tuple[int, Figures]:
 
 def _guard(found: list[Met]) -> tuple[int, Figures]:
     """AUROC with the attack and without, and what is flagged at the rate; over eligible pairs."""
-    seen: list[Guarded] = [
-        trial.guarded[one.defence] for one in found for trial in one.pairs if trial.target and trial.target.eligible
-    ]
-    seen = [one for one in seen if not one.error]
-    alarms = [alarm for one in seen for alarm in one.alarms if alarm.rate == RATE]
+    pairs = [(t, t.guarded[one.defence]) for one in found for t in one.pairs if t.target and t.target.eligible]
+    pairs = [(trial, one) for trial, one in pairs if not one.error]
+    seen: list[Guarded] = [one for _, one in pairs]
+    raised = [(trial, alarm) for trial, one in pairs for alarm in one.alarms if alarm.rate == RATE]
+    flagged = [(trial, bool(alarm.flagged)) for trial, alarm in raised]
     shares = [one.share for one in seen if one.share is not None]
     return len(seen), {
+        "steered": _steered([trial for trial, _ in pairs]),
         "auroc": statistics.mean_share(np.array(shares)) if shares else None,
         "before": _mean([one.clean_share for one in seen if one.clean_share is not None]),
-        "flagged": _share([bool(alarm.flagged) for alarm in alarms]),
-        "false": _mean([alarm.false_alarms.value for alarm in alarms]),
+        "flagged": _share([alarm for _, alarm in flagged]),
+        "false": _mean([alarm.false_alarms.value for _, alarm in raised]),
+        "through": _through(flagged),
     }
+
+
+def _steered(trials: list[TrialRecord]) -> Estimate | None:
+    return _share([t.target.success for t in trials if t.target and t.target.eligible])
+
+
+def _through(alarms: list[tuple[TrialRecord, bool]]) -> Estimate | None:
+    """Eligible pairs that are steered without an alarm: what the defence lets through."""
+    return _share([t.target.success and not alarm for t, alarm in alarms if t.target and t.target.eligible])
 
 
 def _table(kind: str, found: list[Pooled]) -> Table:
@@ -203,15 +219,16 @@ TABLES: dict[str, tuple[list[str], list[str], str]] = {
         "change of accuracy that the repair brings to the clean encoder. The heads are fitted anew.",
     ),
     "scan": (
-        ["flagged", "first", "named", "null"],
-        ["flagged, %", "chosen image first, %", "class named, %", "clean encoders"],
+        ["steered", "flagged", "through", "first", "named", "null"],
+        ["steered, %", "flagged, %", "steered unflagged, %", "chosen image first, %", "class named, %", "null"],
         f"Edited encoders that a scan flags at a false-alarm rate of {100 * RATE:g} % (none, or almost none, of the "
-        "clean encoders scores as high), chosen images that it ranks first among itself and the clean ones, and wanted "
-        "classes that it names.",
+        "clean encoders scores as high; null: how many there are), chosen images that it ranks first among itself and "
+        "the clean ones, and wanted classes that it names. Steered unflagged: what the scan lets through, over pairs "
+        "that the clean pipeline got right.",
     ),
     "guard": (
-        ["auroc", "before", "flagged", "false"],
-        ["AUROC, %", "without the attack, %", "flagged, %", "false alarms, %"],
+        ["steered", "auroc", "before", "flagged", "through", "false"],
+        ["steered, %", "AUROC, %", "without the attack, %", "flagged, %", "steered unflagged, %", "false alarms, %"],
         f"Guards at use time: AUROC of the chosen image among test images, and at a false-alarm rate of {100 * RATE:g} "
         "% the chosen images and the other test images that are flagged.",
     ),
