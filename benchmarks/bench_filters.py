@@ -13,9 +13,8 @@ change for all rows from one fit, to first order.
 
 On the same cached features neither is ten times as fast, and here is why. For `spectral` each label costs us a Gram
 matrix in float64 and one eigenvector of it, both at the pace of the processor, where ART takes a float32 SVD; nothing
-is left to leave out. For `activation` both sides do the same work, a PCA and Lloyd's iterations, and we do it for ten
-starts: fewer would change the scores. With 512 features ART is even ahead there: from 500 rows of a label on it takes
-scikit-learn's randomised PCA, and ours is exact.
+is left to leave out. For `activation` both sides call scikit-learn's PCA and KMeans, ours from ten starts: fewer would
+change the scores. A 2-means of our own was three times as fast and not worth its lines.
 
 A user of ART has no cached features: each of its defences sends the images through the classifier again. So a second
 ratio, `as_used`, times ART on images with a ResNet-18 of width 16 (one round), against the same filter on features that

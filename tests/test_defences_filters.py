@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 
 import defences_fixture as toy
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.filters.label_quality import out_of_sample, quality
-from foretaste.defences.filters.principal import top_directions
 from foretaste.defences.filters.spectral import top_direction
-from foretaste.defences.filters.two_means import two_means
 
 
 def scores(name: str, rows: TrainingRows, seed: int = 0, **fields: Any) -> Any:
@@ -208,33 +205,3 @@ def test_planted_far_rows_are_found(name: str) -> None:
 def test_what_sees_no_label_cannot_find_wrong_labels(name: str) -> None:
     lent, poison = toy.flipped()
     assert 0.3 < toy.auroc(configure(name, {}).score(lent), poison) < 0.7
-
-
-@pytest.mark.parametrize(("n", "d"), [(40, 6), (12, 30)], ids=["tall", "wide"])
-def test_top_directions_are_the_first_singular_vectors(n: int, d: int) -> None:
-    rows = np.random.default_rng(5).normal(size=(n, d)) * np.linspace(1, 3, d)
-    found = top_directions(torch.from_numpy(rows), 4).numpy()
-    right = np.linalg.svd(rows)[2][:4]
-    np.testing.assert_allclose(np.abs(right @ found), np.eye(4), atol=1e-9)
-
-
-@pytest.mark.parametrize("apart", [0.0, 1.0, 6.0])
-@pytest.mark.parametrize("n", [2, 7, 90, 400])
-def test_two_means_is_what_scikit_learn_finds(n: int, apart: float) -> None:
-    """Without clusters too, where most starts end in a place of their own: the starts are the same."""
-    for state in range(5):
-        random = np.random.default_rng(state)
-        rows = random.normal(size=(n, 5)) + 50.0
-        rows[: n // 3] += apart
-        wanted = KMeans(2, n_init=10, random_state=state).fit(rows)
-        centres, second = two_means(rows, state)
-        order = [0, 1] if wanted.labels_[0] == second[0] else [1, 0]
-        np.testing.assert_allclose(centres[order], wanted.cluster_centers_, rtol=1e-9)
-        np.testing.assert_array_equal(second, wanted.labels_ == order[1])
-
-
-def test_two_means_of_rows_that_are_nearly_all_the_same() -> None:
-    centres, second = two_means(np.array([[3.0]] * 9 + [[5.0]]), 0)
-    assert sorted(centres[:, 0].tolist()) == [3.0, 5.0]
-    assert len(set(second[:9].tolist())) == 1
-    assert second[9] != second[0]

@@ -7,7 +7,7 @@ cluster, b that of the larger, and s <= 1/2 the share of rows in the smaller:
     score_i = (1 - 2 s) * ( ||t_i - b|| - ||t_i - a|| ) / ||a - b||,     in [-1, 1]; above 0: in the smaller cluster
 
 so that halves of equal size, as clean rows give them, say nothing. The paper reduces by independent components; PCA
-spans the same ten dimensions as its whitening step (as in common implementations), and is exact here.
+spans the same ten dimensions as its whitening step and is exact (as in common implementations).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from foretaste.defences.base import Filter, TrainingRows, random_state
-from foretaste.defences.filters.principal import top_directions
-from foretaste.defences.filters.two_means import two_means
 
 
 class Activation(Filter):
@@ -39,11 +39,11 @@ class Activation(Filter):
         return scores
 
     def _score(self, z: Tensor, state: int) -> Tensor:
-        centred = z - z.mean(0)
-        t = centred @ top_directions(centred, min(self.dimensions, *z.shape))  # [n, k]
-        means, second = two_means(t.numpy(), state)
-        centres = torch.from_numpy(means)
-        sizes = torch.bincount(torch.from_numpy(second).long(), minlength=2)
+        count = min(self.dimensions, *z.shape)
+        reduced = PCA(count, random_state=state).fit_transform(z.numpy())  # [n, count]
+        clusters = KMeans(2, n_init=10, random_state=state).fit(reduced)
+        centres, t = torch.from_numpy(clusters.cluster_centers_), torch.from_numpy(reduced)
+        sizes = torch.bincount(torch.from_numpy(clusters.labels_).long(), minlength=2)
         small = int(sizes.argmin())
         far, near = ((t - centres[side]).norm(dim=1) for side in (1 - small, small))
         gap = (centres[0] - centres[1]).norm()

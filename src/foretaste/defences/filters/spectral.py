@@ -13,10 +13,10 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
+from scipy.linalg import eigh
 from torch import Tensor
 
 from foretaste.defences.base import Filter, TrainingRows
-from foretaste.defences.filters.principal import top_directions
 
 
 class Spectral(Filter):
@@ -39,5 +39,13 @@ class Spectral(Filter):
 
 def top_direction(rows: Tensor) -> Tensor:
     """Right singular vector [d] of the largest singular value of rows float64 [n, d]; zero if all rows are zero."""
-    vector = top_directions(rows, 1)[:, 0]
-    return vector if bool(rows.any()) else torch.zeros_like(vector)
+    n, d = rows.shape
+    r = rows.numpy()
+    small = r.T @ r if d <= n else r @ r.T  # the smaller Gram matrix has the same largest value
+    last = len(small) - 1
+    vector = torch.from_numpy(eigh(small, subset_by_index=[last, last], check_finite=False)[1][:, 0])
+    image = rows @ vector if d <= n else rows.T @ vector
+    size = image.norm()
+    if float(size) == 0:
+        return torch.zeros(d, dtype=rows.dtype)
+    return vector if d <= n else image / size
