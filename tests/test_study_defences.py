@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts.false_alarms import OWN, alarms
 
 import records_fixture
 from defended_fixture import attacked, edits, first, guarded, guesses, mended_twin, scanned, twin
+from foretaste.defences.scans.base import Finding
+from foretaste.defences.scans.drift import Drift
+from foretaste.errors import RecordError
 from foretaste.record import CertifiedAccuracy, CertifiedScores, ProbeScores, TrialRecord, append, pack_labels
-from foretaste.report import study_defended_encoders
+from foretaste.report import false_alarms, study_defended_encoders
 from foretaste.report.study_defences import held, page, proven
 from foretaste.report.summary import summarise
 from foretaste.statistics import wilson
@@ -138,3 +143,22 @@ def test_scans_count_edits_at_the_rate_and_guards_chosen_images(tmp_path: Path) 
     assert guard["figures"]["flagged"].value == pytest.approx(14 / 29), "even pairs from 2 to 28"
     assert guard["figures"]["through"].value == pytest.approx(14 / 29), "odd pairs but the last, which is not steered"
     assert guard["figures"]["false"] == pytest.approx(0.01)
+
+
+def test_clean_encoders_that_are_flagged_stand_below_the_scans(tmp_path: Path) -> None:
+    found = alarms(Drift(), [Finding(float(k)) for k in range(20)] + [Finding(30.0)], [OWN] * 20 + ["far"])
+    values = {"command": "c", "data": {"name": "D", "rows": 1000}, "null": 20, "scans": {"Drift(top=10)": found}}
+    (tmp_path / "false-alarms.json").write_text(json.dumps(values))
+    shown = false_alarms.table(tmp_path)
+    assert shown is not None
+    assert [line.cells[:4] for line in shown.lines] == [
+        ["Drift", OWN, "20", "5.0 [0.9, 23.6]"],
+        ["Drift", "far", "1", "100.0 [20.7, 100.0]"],
+    ]
+    base, parts = folder(tmp_path, one=edits(scanned={"drift": lambda k: scanned(1.0, 1)}))
+    text = "\n".join(page(base, parts)[0])
+    assert text.index("## Scans") < text.index("| Drift | far |")
+    (tmp_path / "false-alarms.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"a file of scripts/false_alarms.py; got KeyError"):
+        false_alarms.table(tmp_path)
+    assert false_alarms.table(tmp_path / "one") is None

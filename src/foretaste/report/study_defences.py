@@ -92,7 +92,7 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
         if part.get("question") != CERTIFICATES and (found := held(part, summaries[name]))
     }
     proofs = [one for name, part in parts.items() for one in proven(part, summaries[name])]
-    edits, more = study_defended_encoders.page(parts, summaries)
+    edits, more = study_defended_encoders.page(folder, parts, summaries)
     sections = []
     if rows:
         every = [one for found in rows.values() for one in found]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foretaste import statistics
 from foretaste.record import Estimate, Guarded, Repaired, Scanned, TrialRecord
-from foretaste.report import encoder_defences
+from foretaste.report import encoder_defences, false_alarms
 from foretaste.report.defended import AIMED, against, aims_at
 from foretaste.report.markdown import table_of
 from foretaste.report.numbers import accuracy, percent, points
@@ -69,7 +70,9 @@ class Pooled:
     figures: dict[str, Estimate | float | None]
 
 
-def page(parts: dict[str, dict[str, Any]], summaries: dict[str, Summary]) -> tuple[list[str], dict[str, Any]]:
+def page(
+    folder: Path, parts: dict[str, dict[str, Any]], summaries: dict[str, Summary]
+) -> tuple[list[str], dict[str, Any]]:
     """Sections of the page in Markdown, and the same as values."""
     found = {
         "repair": _pooled("repair", parts, summaries, _repair),
@@ -80,6 +83,8 @@ def page(parts: dict[str, dict[str, Any]], summaries: dict[str, Summary]) -> tup
     for kind, title in (("repair", "Repairs"), ("scan", "Scans"), ("guard", "Guards")):
         if found[kind]:
             sections += [f"## {title}", *table_of(_table(kind, found[kind]))]
+        if kind == "scan" and (wolf := false_alarms.table(folder)):
+            sections += table_of(wolf)
     for name, part in parts.items():
         summary = summaries[name]
         for threat in THREATS:
