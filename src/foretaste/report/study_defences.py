@@ -199,7 +199,7 @@ def _damage(found: list[Held]) -> Table:
         f"Accuracy that the strongest attack takes from the clean head without a defence, in points, mean "
         f"over {count(pipelines, 'pipeline')}: with the attacks that were not made against the defence, and with all. "
         f"The price of a defence is in both, and stands alone in the first column. {UNTRIED}: nobody attacked it "
-        "here, so the figure beside it is no credit."
+        "here, so the figure beside it is no credit. An attack made against a defence need not be on every pipeline."
     )
     columns = [column for share in shares for column in (f"{budget(share)}, not made against it", "all")]
     return Table("damage", caption, ["defence", "price", *columns], [Line(["none", NONE, *bare]), *lines])
