@@ -83,7 +83,7 @@ class Defended:
         return self.clean[column].scores[column.key].clean if column in self.clean else None
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def everything(summary: Summary) -> Defended:
     """The matrix of an audit; without columns where no defence was tried."""
     trials = [*([summary.clean] if summary.clean else []), *(trial for row in summary.rows for trial in row.trials)]
