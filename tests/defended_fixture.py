@@ -10,6 +10,8 @@ import numpy as np
 import records_fixture as planted
 from foretaste.record import (
     Alarm,
+    CertifiedAccuracy,
+    CertifiedScores,
     Estimate,
     Guarded,
     InputAlarm,
@@ -165,3 +167,20 @@ def mended_twin(**costs: float) -> TrialRecord:
 def first(count: int) -> Any:
     """The repair of the audit's first attack leaves `count` of the eligible, steered pairs 1 to 28 steered."""
     return lambda k: repaired(0.0, success=k <= count)
+
+
+def voted(share: float, changes: int) -> list[TrialRecord]:
+    """A clean twin and two seeds of an attack under the certified head dpa: 1602 rows right without it, 1562 with."""
+
+    def certified(right: int, seed: int, poisoned: bool) -> CertifiedScores:
+        return CertifiedScores(
+            defence={"name": "dpa"},
+            certain=True,
+            scores=planted.scores(right) if poisoned else ProbeScores(clean=wilson(right, N)),
+            predictions=pack_labels(guesses(right, seed)),
+            bounds=[CertifiedAccuracy(share=share, changes=changes, accuracy=wilson(1000, N))],
+        )
+
+    records = [planted.clean_twin().model_copy(update={"certified": {"dpa": certified(1602, 0, False)}})]
+    records += [t.model_copy(update={"certified": {"dpa": certified(1562, t.seed, True)}}) for t in attacked(1462, {})]
+    return records

@@ -7,18 +7,13 @@ import json
 import pytest
 
 import records_fixture as planted
-from defended_fixture import attacked, guesses, twin
+from defended_fixture import attacked, twin, voted
 from foretaste import report
 from foretaste.record import (
-    CertifiedAccuracy,
-    CertifiedScores,
-    ProbeScores,
     TrialRecord,
-    pack_labels,
 )
 from foretaste.report import defended, matrix
 from foretaste.report.summary import summarise
-from foretaste.statistics import wilson
 from records_fixture import CLEAN_RIGHT, N
 
 
@@ -99,17 +94,7 @@ def test_without_a_clean_twin_nothing_is_claimed() -> None:
 
 
 def test_a_certified_head_says_that_nobody_attacked_it() -> None:
-    def certified(right: int, seed: int, poisoned: bool) -> CertifiedScores:
-        return CertifiedScores(
-            defence={"name": "dpa"},
-            certain=True,
-            scores=planted.scores(right) if poisoned else ProbeScores(clean=wilson(right, N)),
-            predictions=pack_labels(guesses(right, seed)),
-            bounds=[CertifiedAccuracy(share=0.01, changes=50, accuracy=wilson(1000, N))],
-        )
-
-    records = [planted.clean_twin().model_copy(update={"certified": {"dpa": certified(1602, 0, False)}})]
-    records += [t.model_copy(update={"certified": {"dpa": certified(1562, t.seed, True)}}) for t in attacked(1462, {})]
+    records = voted(share=0.01, changes=50)
     lines = advice(*records)
     assert lines[0].startswith("At 3 % dpa undoes 50 % of the damage")
     assert "(the attacks were made for the plain head, not against this one; 1 defence tried)." in lines[0]

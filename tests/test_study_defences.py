@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 from scripts.false_alarms import OWN, alarms
 
-import records_fixture
-from defended_fixture import attacked, edits, first, guarded, guesses, mended_twin, scanned, twin
+from defended_fixture import attacked, edits, first, guarded, mended_twin, scanned, twin, voted
 from foretaste.defences.scans.base import Finding
 from foretaste.defences.scans.drift import Drift
 from foretaste.errors import RecordError
-from foretaste.record import CertifiedAccuracy, CertifiedScores, ProbeScores, TrialRecord, append, pack_labels
+from foretaste.record import TrialRecord, append
 from foretaste.report import false_alarms, study_defended_encoders
 from foretaste.report.study_defences import held, page, proven
 from foretaste.report.summary import summarise
-from foretaste.statistics import wilson
 from records_fixture import N
 
 PART: dict[str, Any] = {"scenario": "transfer", "encoder": "E", "data": "D"}
@@ -69,17 +67,7 @@ def test_damage_is_a_mean_over_pipelines_with_the_price_beside_it(tmp_path: Path
 
 
 def test_certificates_stand_beside_the_lowest_accuracy_that_was_found(tmp_path: Path) -> None:
-    def certified(right: int, seed: int, poisoned: bool) -> CertifiedScores:
-        return CertifiedScores(
-            defence={"name": "dpa"},
-            certain=True,
-            scores=records_fixture.scores(right) if poisoned else ProbeScores(clean=wilson(right, N)),
-            predictions=pack_labels(guesses(right, seed)),
-            bounds=[CertifiedAccuracy(share=0.03, changes=150, accuracy=wilson(1000, N))],
-        )
-
-    records = [records_fixture.clean_twin().model_copy(update={"certified": {"dpa": certified(1602, 0, False)}})]
-    records += [t.model_copy(update={"certified": {"dpa": certified(1562, t.seed, True)}}) for t in attacked(1462, {})]
+    records = voted(share=0.03, changes=150)
     (one,) = proven(PART, summarise(records))
     assert (one.accuracy.value, one.bounds[0.03].value, one.found[0.03]) == (1602 / N, 0.5, 1562 / N)
     base, parts = folder(tmp_path, c=records)

@@ -36,7 +36,7 @@ def named_defence(attack: Attack, keys: Iterable[str] = ()) -> Filter | Certifie
     said: Any = getattr(attack, "against", None)
     if said is None or isinstance(attack, WeightAttack):
         return None
-    found = _configured(said.replace("/", ":"), "filter", "certified")  # ":" divides the attack's own fields
+    found = configured_against(said, "filter", "certified")
     if isinstance(found, Filter):
         require_surrogate(found)
         return found
@@ -94,11 +94,16 @@ def with_evasion(
     return replace(known, evasion=made)
 
 
-def _configured(said: str, *kinds: str) -> Any:
-    method = MethodSpec.parse(said)
+def configured_against(said: str, *kinds: str) -> Any:
+    """The defence that a field `against` names, or a defence's key, which has colons already.
+
+    Raises:
+        SpecError: no such defence of those kinds, or field.
+    """
+    method = MethodSpec.parse(said.replace("/", ":"))  # ":" divides the attack's own fields
     return configure(method.name, method.fields, *kinds)
 
 
 def _is(key: str, head: CertifiedHead) -> bool:
     """Whether a defence's key means this head, as it was typed."""
-    return bool(MethodSpec.parse(key).name == head.name and _configured(key) == head)
+    return bool(MethodSpec.parse(key).name == head.name and configured_against(key) == head)

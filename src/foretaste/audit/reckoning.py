@@ -8,8 +8,7 @@ from torch import Tensor
 
 from foretaste.attacks.base import Attack, Corruption, Progress, WeightAttack, quiet
 from foretaste.attacks.weights.adaptive import AdaptiveWeightAttack
-from foretaste.audit.spec import MethodSpec
-from foretaste.defences import configure
+from foretaste.audit.evading import configured_against
 from foretaste.defences.simulations import require_simulation, simulation
 from foretaste.encoders.base import Encoder
 from foretaste.images import Images
@@ -25,8 +24,7 @@ def named_encoder_defence(attack: Attack) -> Method | None:
     """
     if not isinstance(attack, AdaptiveWeightAttack) or attack.against is None:
         return None
-    method = MethodSpec.parse(attack.against.replace("/", ":"))  # ":" divides the attack's own fields
-    found: Method = configure(method.name, method.fields)
+    found: Method = configured_against(attack.against)
     require_simulation(found)
     return found
 

@@ -28,9 +28,9 @@ def repairs(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> T
     """A line per attack, repair and probe: success before and after, accuracy, and what the repair costs."""
     lines = []
     for row in rows:
-        for key in _keys(trial.repaired for trial in row.pairs):
+        for key in keys_of(trial.repaired for trial in row.pairs):
             given = [trial for trial in row.pairs if key in trial.repaired]
-            probes = _keys(trial.repaired[key].probes for trial in given)
+            probes = keys_of(trial.repaired[key].probes for trial in given)
             lines += [
                 Line([*_start(threat, row), _named(row, key), name, *_repair(given, key, name, clean)])
                 for name in probes or [NONE]
@@ -44,7 +44,7 @@ def repairs(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> T
         "Right after: the repaired pipeline gets the image right. Accuracy after minus before the repair, in points: "
         "of the encoder of the attack (mean over runs, bootstrap over them) and of the clean one (bootstrap over test "
         "rows). Failed: pairs without a repaired encoder; they are in no figure."
-        + _aimed(rows, _keys(trial.repaired for row in rows for trial in row.pairs))
+        + _aimed(rows, keys_of(trial.repaired for row in rows for trial in row.pairs))
     )
     head = ["repair", "probe", "steered before", "steered after", "already so", "right after"]
     columns = [*_head(threat), *head, "accuracy change", "on the clean encoder", "failed"]
@@ -75,7 +75,7 @@ def _repair(trials: list[TrialRecord], key: str, name: str, clean: TrialRecord |
 def guards(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> Table | None:
     """A line per attack and guard: AUROC, and at each false-alarm rate what is flagged; the clean twin's come first."""
     lines: list[Line] = []
-    keys = _keys(trial.guarded for row in rows for trial in row.pairs)
+    keys = keys_of(trial.guarded for row in rows for trial in row.pairs)
     every = [trial.guarded[key] for row in rows for trial in row.pairs for key in keys if key in trial.guarded]
     rates = [alarm.rate for alarm in next((one.alarms for one in every if one.alarms), [])]
     if not every:
@@ -86,7 +86,7 @@ def guards(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> Ta
             quiet = [cell for alarm in twin.alarms for cell in (NONE, percent(alarm.false_alarms.value))]
             lines.append(Line(["none (clean twin)", *blank, key, NONE, NONE, *quiet, NONE]))
     for row in rows:
-        for key in _keys(trial.guarded for trial in row.pairs):
+        for key in keys_of(trial.guarded for trial in row.pairs):
             given = [trial for trial in row.pairs if key in trial.guarded]
             seen = [trial.guarded[key] for trial in given if trial.target and trial.target.eligible]
             failed = sum(bool(trial.guarded[key].error) for trial in given)
@@ -120,7 +120,7 @@ def scans(threat: Threat, rows: list[PairRow]) -> Table | None:
     """A line per attack and scan: scores of the encoder beside the clean one, and where the target stands."""
     lines, null = [], set[int]()
     for row in rows:
-        for key in _keys(trial.scanned for trial in row.pairs):
+        for key in keys_of(trial.scanned for trial in row.pairs):
             given = [trial for trial in row.pairs if key in trial.scanned]
             null |= {len(trial.scanned[key].null_scores) for trial in given}
             lines.append(Line([*_start(threat, row), _named(row, key), *_scan(given, key)]))
@@ -132,7 +132,7 @@ def scans(threat: Threat, rows: list[PairRow]) -> Table | None:
         "over runs, with the least and the greatest. The defender holds its clean images and, at their end, the chosen "
         f"ones. False-alarm rate: beside {beside}. Rank of the chosen image among itself and the clean images, 1 is "
         "the most suspicious; class: the scan names the wanted one. Over all pairs, eligible or not."
-        + _aimed(rows, _keys(trial.scanned for row in rows for trial in row.pairs))
+        + _aimed(rows, keys_of(trial.scanned for row in rows for trial in row.pairs))
     )
     head = ["scan", "runs", "score", "clean encoder", "false-alarm rate", "first", "rank", "among", "class", "failed"]
     return Table(f"{threat.key}-scans", caption, [*_head(threat), *head], lines, len(_head(threat)) + 1)
@@ -156,7 +156,8 @@ def _scan(trials: list[TrialRecord], key: str) -> list[str]:
     ]
 
 
-def _keys(found: Iterable[Iterable[str]]) -> list[str]:
+def keys_of(found: Iterable[Iterable[str]]) -> list[str]:
+    """Each key once, in the order of appearance."""
     return list(dict.fromkeys(key for one in found for key in one))
 
 

@@ -7,12 +7,11 @@ headline probe, and of pairs that count. Nothing is said where nothing was tried
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from foretaste import statistics
 from foretaste.record import Estimate, Scanned, TrialRecord
+from foretaste.report.encoder_defences import keys_of
 from foretaste.report.ground import Ground, Judge, cases, grounds
 from foretaste.report.numbers import accuracy, budget, count, interval, moved, percent
 from foretaste.report.pairs import THREATS
@@ -50,7 +49,7 @@ def _repairs(ground: Ground, clean: TrialRecord | None) -> Sentence | None:
         rank = (_mean(still), -change.value if change else 1.0)
         return rank, f"{sum(still)}{of} ({_share(still)}{failed}) after {key}"
 
-    found = cases(ground, _keys(one.repaired for row in ground.rows for one in row.pairs), judge)
+    found = cases(ground, keys_of(one.repaired for row in ground.rows for one in row.pairs), judge)
     if not found:
         return None
     start = f"the {count(len(steered), _noun(ground.plain))} that" if ground.plain and steered else "what"
@@ -83,7 +82,7 @@ def _scans(ground: Ground) -> Sentence | None:
             told.append(f"scores {sum(above)} of {count(len(above), event)} ({_share(above)}) above {than}{rate}")
         return order, f"{key} {' and '.join(told)}"
 
-    return _listed(ground, _keys(one.scanned for row in ground.rows for one in row.pairs), judge, "Scans")
+    return _listed(ground, keys_of(one.scanned for row in ground.rows for one in row.pairs), judge, "Scans")
 
 
 def _guards(ground: Ground) -> Sentence | None:
@@ -102,7 +101,7 @@ def _guards(ground: Ground) -> Sentence | None:
             text += f" and flags {sum(flagged)} of {len(flagged)} ({_share(flagged)}) at {rate} false alarms"
         return (-auroc.value,), text.rstrip(",")
 
-    return _listed(ground, _keys(one.guarded for row in ground.rows for one in row.pairs), judge, "Guards")
+    return _listed(ground, keys_of(one.guarded for row in ground.rows for one in row.pairs), judge, "Guards")
 
 
 def _listed(ground: Ground, keys: list[str], judge: Judge, kind: str) -> Sentence | None:
@@ -144,10 +143,6 @@ def _steered(row: PairRow | None) -> list[TrialRecord]:
 def _noun(row: PairRow) -> str:
     images = {trial.target.index for trial in row.pairs if trial.target}
     return "chosen image" if len(images) == len(row.pairs) else "(image, class) pair"
-
-
-def _keys(found: Iterable[Iterable[str]]) -> list[str]:
-    return list(dict.fromkeys(key for one in found for key in one))
 
 
 def _mean(bits: list[bool]) -> float:

@@ -23,6 +23,7 @@ from foretaste.report.pairs import THREATS
 from foretaste.report.summary import Summary
 from foretaste.report.tables import NONE, Line, Table
 
+Figures = dict[str, Estimate | float | None]
 RATE = 0.05
 """False-alarm rate at which scans and guards are counted."""
 
@@ -67,7 +68,7 @@ class Pooled:
     aimed: bool
     pipelines: int
     pairs: int
-    figures: dict[str, Estimate | float | None]
+    figures: Figures
 
 
 def page(
@@ -98,7 +99,7 @@ def page(
 def met(part: dict[str, Any], summary: Summary, kind: str) -> Iterator[Met]:
     """Every defence of that kind beside every attack on one audit's encoder that is plain or was made against it."""
     for row in summary.steering:
-        for key in dict.fromkeys(key for trial in row.pairs for key in _of(trial, kind)):
+        for key in encoder_defences.keys_of(_of(trial, kind) for trial in row.pairs):
             aimed = aims_at(row, key)
             if aimed or not against(row):
                 pairs = [trial for trial in row.pairs if key in _of(trial, kind)]
@@ -108,9 +109,6 @@ def met(part: dict[str, Any], summary: Summary, kind: str) -> Iterator[Met]:
 def _of(trial: TrialRecord, kind: str) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {"repair": trial.repaired, "scan": trial.scanned, "guard": trial.guarded}
     return found[kind]
-
-
-Figures = dict[str, Estimate | float | None]
 
 
 def _pooled(
