@@ -170,10 +170,27 @@ def test_a_class_that_would_vanish_is_kept_with_a_warning(world: Path) -> None:
     pipeline = prepare(feature_audit(world, defences=["norm"]))
     at = (pipeline.train.y == 1).nonzero()[:, 0]
     found = screened(pipeline, mix(pipeline, pipeline.train.z[at] * 1e4, pipeline.train.y[at], None, at), 0)["norm"]
-    assert found.notes == [
+    assert found.notes("norm") == [
         f"norm at {rate}: every row of class 1 would have been dropped; they were kept" for rate in ("1%", "5%")
     ]
     assert not any(flagged[at].any() for flagged in found.flagged)
+
+
+def test_a_filter_that_drops_a_whole_class_of_clean_rows_is_refused_before_any_trial(
+    world: Path, tmp_path: Path
+) -> None:
+    """A class of two clean rows far away: no poison did that, so the user is told what to pass."""
+    rows = np.load(world / "F.npz")
+    z, y = rows["z"].copy(), rows["y"]
+    few = np.flatnonzero(y == 1)[:2]
+    z[few] *= 1e4
+    kept = np.sort(np.concatenate([np.flatnonzero(y != 1), few]))
+    np.savez(tmp_path / "F.npz", **{**rows, "z": z[kept], "y": y[kept]})
+    spec = feature_audit(world, features=tmp_path / "F.npz", defences=["norm"])
+    expected = "norm at a false-alarm rate of 5% keeps a clean row of every class; got none of the 2 of class 1; "
+    with pytest.raises(DataError, match=expected + "pass more training rows of class 1, or drop norm"):
+        audit(spec, tmp_path / "out")
+    assert not (tmp_path / "out" / "record.jsonl").exists()
 
 
 def test_clean_rows_that_a_filter_needs_are_asked_for_before_any_trial(world: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ Thresholds come from scores of rows that are known to be clean, never from which
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +26,7 @@ from foretaste.audit.scores import accuracy, compare
 from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import configure
 from foretaste.defences.base import Filter, TrainingRows
-from foretaste.errors import SpecError
+from foretaste.errors import DataError, SpecError
 from foretaste.method import Method
 from foretaste.record import Alarm, ProbeScores, Screening, pack_labels
 
@@ -51,8 +51,8 @@ class Screened:
         poison: bool [N]; only what is counted looks at it.
         thresholds: one per rate.
         flagged: bool [rates, N], with the rows that were kept because their class would have been emptied unflagged.
+        spared: labels whose rows were kept for that reason, per rate.
         predictions: of the headline probe on the rows left, one int64 [test rows] per rate.
-        notes: warnings for the record.
     """
 
     scores: Tensor
@@ -60,8 +60,16 @@ class Screened:
     poison: Tensor
     thresholds: list[float]
     flagged: list[Tensor]
+    spared: list[list[int]]
     predictions: list[Tensor]
-    notes: list[str] = field(default_factory=list)
+
+    def notes(self, key: str) -> list[str]:
+        """Warnings for the record of the filter of that key."""
+        return [
+            f"{key} at {rate:.0%}: every row of class {label} would have been dropped; they were kept"
+            for rate, labels in zip(RATES, self.spared, strict=True)
+            for label in labels
+        ]
 
 
 def configured_defences(spec: AuditSpec) -> dict[str, Method]:
@@ -88,13 +96,22 @@ def screened_twin(pipeline: Pipeline, note: Note) -> dict[str, Screened]:
     """The same on the clean training rows: what each filter costs where there is no poison.
 
     Raises:
-        DataError: a filter needs clean rows of the defender's, and there are none (or none of a class).
+        DataError: a filter needs clean rows of the defender's, and there are none (or none of a class); or it drops a
+            whole class of clean rows. (Where it does so under poison, that is the poison's doing: the class is kept.)
     """
     mixed = mix(pipeline, pipeline.train.z[:0], pipeline.train.y[:0], None)
     found = {}
     for index, key in enumerate(pipeline.filters):
         note("defences", index, len(pipeline.filters))
         found[key] = _screen(pipeline, key, mixed, 0)
+        for rate, labels in zip(RATES, found[key].spared, strict=True):
+            if labels:
+                rows = int((mixed.y == labels[0]).sum())
+                raise DataError(
+                    f"defences: {key} at a false-alarm rate of {rate:.0%} keeps a clean row of every class",
+                    got=f"none of the {rows} of class {labels[0]}",
+                    do=f"pass more training rows of class {labels[0]}, or drop {key} from the defences",
+                )
     return found
 
 
@@ -168,18 +185,15 @@ def _screen(pipeline: Pipeline, key: str, mixed: Mixed, seed: int) -> Screened:
     scores, calibration = _scored(pipeline, pipeline.filters[key], mixed, seed)
     if calibration is None:  # no clean part: the clean twin, which is the first to come here, sets the thresholds
         calibration = pipeline.screened[key].calibration if key in pipeline.screened else scores
-    thresholds, flagged, predictions, notes = [], [], [], []
+    thresholds, flagged, gone, predictions = [], [], [], []
     for rate in RATES:
         limit = threshold(calibration, rate)
         kept, spared = spare_classes(scores <= limit, mixed.y)
-        notes += [
-            f"{key} at {rate:.0%}: every row of class {label} would have been dropped; they were kept"
-            for label in spared
-        ]
         thresholds.append(limit)
         flagged.append(~kept)
+        gone.append(spared)
         predictions.append(refit(pipeline, mixed.z[kept], mixed.y[kept], seed))
-    return Screened(scores, calibration, mixed.poison, thresholds, flagged, predictions, notes)
+    return Screened(scores, calibration, mixed.poison, thresholds, flagged, gone, predictions)
 
 
 def _scored(pipeline: Pipeline, defence: Filter, mixed: Mixed, seed: int) -> tuple[Tensor, Tensor | None]:

@@ -113,7 +113,10 @@ def labelled_trial(
 
 def notes_of(others: dict[str, Countered], filtered: dict[str, Screened]) -> list[str]:
     """Warnings of countermeasures and filters."""
-    return [note for one in others.values() for note in one.notes] + [n for one in filtered.values() for n in one.notes]
+    return [
+        *(note for one in others.values() for note in one.notes),
+        *(note for key, one in filtered.items() for note in one.notes(key)),
+    ]
 
 
 def features_of(pipeline: Pipeline, poisoning: Poisoning) -> Tensor:
