@@ -184,3 +184,15 @@ def test_the_head_in_use_is_asked() -> None:
         ViewsVote(votes=2).fit(lent).score(TEST.pixels), ViewsVote(votes=2).fit(other).score(TEST.pixels), atol=1e-5
     )
     assert other.used_head is other.head
+
+
+def test_the_second_encoder_sees_each_image_once_for_all_trials() -> None:
+    """Two trials, each with its own encoder in use; the features are those that a fresh context computes."""
+    guard, second, seen = Agreement(k=5), encoder_of(False), dict[str, Tensor]()
+    rows: list[int] = []
+    second.body.register_forward_pre_hook(lambda _, images: rows.append(len(images[0])))
+    for poisoned in (True, False):
+        lent = GuardRows(encoder_of(poisoned), CLEAN, CPU, second=second, seen=seen)
+        fresh = GuardRows(encoder_of(poisoned), CLEAN, CPU, second=encoder_of(False))
+        assert torch.equal(guard.fit(lent).score(inputs()), guard.fit(fresh).score(inputs()))
+    assert sum(rows) == len(CLEAN) + len(TEST)

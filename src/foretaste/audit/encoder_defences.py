@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from foretaste.audit.screening import configured_defences
 from foretaste.audit.shared import Shared
 from foretaste.audit.spec import AuditSpec
@@ -34,6 +36,7 @@ class EncoderDefences:
     Attributes:
         repairs, guards, scans: by their key in the record.
         other: the defender's second encoder; None: it has none.
+        other_features: through it, of the images that guards look at, for all trials.
         null: files of clean encoders.
         null_digests: of their weights, in the same order.
         read: digests of the weights that repairs read from files, by their key.
@@ -52,6 +55,7 @@ class EncoderDefences:
     spec: EncoderSpec | None = None
     shared: Shared[Any] = field(default_factory=lambda: Shared(256))
     recent: Shared[Any] = field(default_factory=lambda: Shared(8))
+    other_features: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def all(self) -> dict[str, Kept]:

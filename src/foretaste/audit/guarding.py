@@ -150,8 +150,10 @@ def halved(clean: Images) -> tuple[Images, Images]:
 def _rows(pipeline: Pipeline, used: Behind) -> GuardRows:
     assert pipeline.images is not None
     reference, _ = halved(pipeline.images.clean)
-    other = pipeline.encoder_defences.other
-    return GuardRows(used.encoder, reference, pipeline.runtime, other, used.head, pipeline.spec.ridge)
+    defences, ridge = pipeline.encoder_defences, pipeline.spec.ridge
+    return GuardRows(
+        used.encoder, reference, pipeline.runtime, defences.other, used.head, ridge, seen=defences.other_features
+    )
 
 
 def _watch(pipeline: Pipeline, key: str, rows: GuardRows, stage: Stage) -> Watched:

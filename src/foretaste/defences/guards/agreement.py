@@ -12,7 +12,9 @@ and the second encoder takes its place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -22,11 +24,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from foretaste.defences.guards.base import FittedGuard, Guard, GuardRows, check_inputs
-from foretaste.encoders.base import Encoder
-from foretaste.features.embed import embed
 from foretaste.heads.scaler import Scaler
 from foretaste.images import Images
-from foretaste.runtime import Runtime
 
 
 class Agreement(Guard):
@@ -50,31 +49,28 @@ class Agreement(Guard):
             DataError: fewer than k clean images.
             EncoderError: there is no second encoder.
         """
-        second = context.other(self.name)
+        second = partial(context.second_features, name=self.name)
+        z = second(context.clean.pixels)
         context.enough(self.name, self.k)
-        sides = (
-            _Side.of(context.encoder, context.z),
-            _Side.of(second, embed(second, context.clean.pixels, context.runtime)),
-        )
-        return _Fitted(self, sides, context.clean, context.runtime)
+        return _Fitted(self, (_Side.of(context.features, context.z), _Side.of(second, z)), context.clean)
 
 
 @dataclass(frozen=True, eq=False)
 class _Side:
     """One encoder with its index of the clean images in standard units."""
 
-    encoder: Encoder
+    features: Callable[[Tensor], Tensor]
     scaler: Scaler
     index: NearestNeighbors
 
     @classmethod
-    def of(cls, encoder: Encoder, z: Tensor) -> _Side:
+    def of(cls, features: Callable[[Tensor], Tensor], z: Tensor) -> _Side:
         scaler = Scaler.of([z])
-        return cls(encoder, scaler, NearestNeighbors(algorithm="brute").fit(scaler.apply(z).numpy()))
+        return cls(features, scaler, NearestNeighbors(algorithm="brute").fit(scaler.apply(z).numpy()))
 
-    def nearest(self, inputs: Tensor, k: int, runtime: Runtime) -> Tensor:
+    def nearest(self, inputs: Tensor, k: int) -> Tensor:
         """The k nearest clean images, int64 [n, k]."""
-        x = self.scaler.apply(embed(self.encoder, inputs, runtime))
+        x = self.scaler.apply(self.features(inputs))
         return torch.from_numpy(self.index.kneighbors(x.numpy(), k, return_distance=False).astype(np.int64))
 
 
@@ -83,7 +79,6 @@ class _Fitted(FittedGuard):
     guard: Agreement
     sides: tuple[_Side, _Side]
     clean: Images
-    runtime: Runtime
 
     def score(self, inputs: Tensor) -> Tensor:
         """See `FittedGuard.score`; in [0, 1]."""
@@ -91,7 +86,7 @@ class _Fitted(FittedGuard):
         if not len(inputs):
             return torch.zeros(0, dtype=torch.float64)
         k = self.guard.k
-        one, other = (side.nearest(inputs, k, self.runtime) for side in self.sides)
+        one, other = (side.nearest(inputs, k) for side in self.sides)
         if self.guard.compare == "neighbours":
             return 1 - (one[:, :, None] == other[:, None]).sum((1, 2)).double() / k
         votes = [_votes(self.clean.labels[nearest], len(self.clean.classes)) for nearest in (one, other)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from foretaste.features.embed import embed
 from foretaste.heads.fit import LinearHead, fit_head
 from foretaste.images import Images
 from foretaste.method import Method
-from foretaste.runtime import Runtime
+from foretaste.runtime import Runtime, digest_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class GuardRows:
         head: the one in use; None: fitted to the clean images.
         ridge: L2 weight of that head, see `heads.objective`.
         seed: of the named stream `defence`.
+        seen: features through `second`, by the digest of the images; give the same to all contexts with that encoder.
 
     Raises:
         DataError: no clean image.
@@ -42,6 +43,7 @@ class GuardRows:
     head: LinearHead | None = None
     ridge: float = 1e-3
     seed: int = 0
+    seen: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.clean):
@@ -49,8 +51,24 @@ class GuardRows:
 
     @cached_property
     def z(self) -> Tensor:
-        """Features of the clean images, float32 [n, d]; computed once for all guards."""
-        return embed(self.encoder, self.clean.pixels, self.runtime)
+        """Features of the clean images, float32 [n, d]."""
+        return self.features(self.clean.pixels)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Features of images uint8 [n, 3, H, W] through the encoder in use, float32 [n, d]; once for all guards."""
+        return self._once(self._own, self.encoder, pixels)
+
+    def second_features(self, pixels: Tensor, name: str) -> Tensor:
+        """The same through the second encoder, for the guard `name`, which cannot do without.
+
+        Raises:
+            EncoderError: there is none.
+        """
+        if self.second is None:
+            raise EncoderError(
+                f"{name}: a second encoder, of another origin", got="none", do="pass one, for instance a repaired one"
+            )
+        return self._once(self.seen, self.second, pixels)
 
     @cached_property
     def used_head(self) -> LinearHead:
@@ -68,17 +86,15 @@ class GuardRows:
                 f"{name}: at least {least} clean images", got=str(len(self.clean)), do="pass more, or lower its fields"
             )
 
-    def other(self, name: str) -> Encoder:
-        """The second encoder for the guard `name`, which cannot do without.
+    @cached_property
+    def _own(self) -> dict[str, Tensor]:
+        return {}
 
-        Raises:
-            EncoderError: there is none.
-        """
-        if self.second is None:
-            raise EncoderError(
-                f"{name}: a second encoder, of another origin", got="none", do="pass one, for instance a repaired one"
-            )
-        return self.second
+    def _once(self, seen: dict[str, Tensor], encoder: Encoder, pixels: Tensor) -> Tensor:
+        key = digest_tensors({"pixels": pixels})
+        if key not in seen:
+            seen[key] = embed(encoder, pixels, self.runtime)
+        return seen[key]
 
 
 class FittedGuard(ABC):

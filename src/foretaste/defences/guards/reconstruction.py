@@ -24,7 +24,6 @@ from foretaste.defences.guards.base import FittedGuard, Guard, GuardRows, check_
 from foretaste.encoders.build import repeatable_initialisation
 from foretaste.errors import EncoderError
 from foretaste.features.decoder import Architecture, Network
-from foretaste.features.embed import embed
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import stream, stream_seed
 
@@ -88,7 +87,7 @@ class _Fitted(FittedGuard):
         """See `FittedGuard.score`; relative: below 0 where the decoder beats the mean image, else in [0, 1]."""
         check_inputs(inputs, self.context.clean)
         runtime = self.context.runtime
-        goal = self.scaler.apply(embed(self.context.encoder, inputs, runtime))
+        goal = self.scaler.apply(self.context.features(inputs))
         parts = [torch.zeros(0, dtype=torch.float64)]
         for z, block in zip(goal.split(256), inputs.split(256), strict=True):
             if len(block):

@@ -58,10 +58,10 @@ class _Fitted(FittedGuard):
         check_inputs(inputs, self.context.clean)
         if not len(inputs):
             return torch.zeros(0, dtype=torch.float64)
-        plain = self._probabilities(inputs).argmax(1, keepdim=True)  # [n, 1]
+        plain = self._probabilities(self.context.features(inputs)).argmax(1, keepdim=True)  # [n, 1]
         kept = torch.zeros(len(inputs), dtype=torch.float64)
         for vote in range(self.guard.votes):
-            p = self._probabilities(self._view(inputs, vote))
+            p = self._probabilities(embed(self.context.encoder, self._view(inputs, vote), self.context.runtime))
             one = (p.argmax(1, keepdim=True) == plain).double() if self.guard.hard else p.gather(1, plain)
             kept += one[:, 0]
         return 1 - kept / self.guard.votes
@@ -74,7 +74,6 @@ class _Fitted(FittedGuard):
             views = views + self.guard.noise * torch.randn(views.shape, generator=rng)
         return views.round().clamp(0, 255).to(torch.uint8)
 
-    def _probabilities(self, pixels: Tensor) -> Tensor:
-        """Float64 [n, C] of the head."""
-        z = embed(self.context.encoder, pixels, self.context.runtime)
+    def _probabilities(self, z: Tensor) -> Tensor:
+        """Float64 [n, C] of the head at features [n, d]."""
         return self.context.used_head.logits(z).double().softmax(1)
