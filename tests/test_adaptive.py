@@ -24,7 +24,7 @@ from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.attacks.weights.pacl_descent import Ahead, Descent
 from foretaste.attacks.weights.scene import Scene, scene_of
-from foretaste.audit.reckoning import corrupted, named_encoder_defence
+from foretaste.audit.reckoning import corrupted, named_encoder_defence, planned
 from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import DEFENCES
 from foretaste.defences.guards.views_vote import ViewsVote
@@ -344,3 +344,17 @@ def test_the_same_arguments_give_the_same_bytes_and_the_clean_encoder_stays(said
     assert digest_tensors(clean.body.state_dict()) == before
     kept = [key for key in one.state if "running" in key or key.endswith("bias")]
     assert not set(kept) & set(one.ledger.changed) and "similarity_behind" in one.ledger.figures
+
+
+@pytest.mark.parametrize("against", ["clp/u=2", "fine-tune/epochs=1", "drift", "views-vote/votes=3"])
+def test_the_plan_counts_what_is_simulated(against: str) -> None:
+    """As the ledger does: the steps between a run of three and one of six, neither of which gets there."""
+    made = [corrupt(against, steps=steps, enough=0.999).ledger.passes for steps in (6, 3)]
+    lent = [PACL(**{**FIELDS, "steps": steps}, against=against) for steps in (6, 3)]
+    found, plain = ([f(one) for one in lent] for f in (reckoned, lambda one: one.planned(len(SHADOW))))
+    assert found[0] - found[1] == made[0] - made[1]
+    assert (found[0] > plain[0]) == (against != "drift")
+
+
+def reckoned(attack: PACL) -> int:
+    return planned(attack, encoder_of(), SHADOW, CPU)

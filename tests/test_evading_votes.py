@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,16 @@ import attacks_fixture as toy
 from audit_fixture import audit, feature_audit
 from foretaste import attacks
 from foretaste.attacks.base import Knowledge
+from foretaste.attacks.labelled.exact import Exact
 from foretaste.audit.evading import named_defence, with_evasion
+from foretaste.audit.pipeline import prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.certified.dpa import hash_rows
 from foretaste.defences.evasions import VOTES, vote_surrogate
-from foretaste.defences.evasions.votes import Own
+from foretaste.defences.evasions.votes import Own, VoteSurrogate
 from foretaste.errors import SpecError
 from foretaste.heads.fit import fit_head
 from foretaste.record import TrialRecord
@@ -31,7 +34,8 @@ from foretaste.report.matrix import AIMED, table
 from foretaste.report.recommend import recommendation
 from foretaste.report.summary import summarise
 from foretaste.runtime import stream
-from foretaste.sweep.plan import configured
+from foretaste.sweep.estimate import estimate_seconds
+from foretaste.sweep.plan import configured, plan
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("dpa", {"partitions": 9}),
@@ -245,3 +249,25 @@ def test_an_audit_meets_the_chosen_count_and_the_report_marks_the_attack(records
     assert step.voted is not None and step.voted.accuracy == accuracies[1] and "against dpa" in step.voted.attack
     said = " ".join(sentence.claim for sentence in recommendation(summary))
     assert "No filter here sees" not in said
+
+
+def test_the_estimate_counts_what_the_attack_looks_at(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the vote with a gradient, those without for half; a second seed costs no second look beforehand."""
+    spec = feature_audit(
+        world, attacks=["exact:steps=3:against=dpa/partitions=9"], defences=["dpa:partitions=9"], seeds=2
+    )
+    pipeline, looks = prepare(spec), list[float]()
+    damage = VoteSurrogate.damage
+
+    def watched(self: Any, z: Tensor, y: Tensor, *, gradient: bool = True) -> Any:
+        looks.append(1 if gradient else 0.5)
+        return damage(self, z, y, gradient=gradient)
+
+    monkeypatch.setattr(VoteSurrogate, "damage", watched)
+    trials = plan(pipeline)
+    assert estimate_seconds(pipeline, trials) > 0 and looks == [1]
+    attack = trials[1].attack
+    assert isinstance(attack, Exact)
+    looks.clear()
+    attack.poison(with_evasion(attack, pipeline.knowledge(), 9, 0, pipeline.certified), 9, 0)
+    assert sum(looks) == attack.planned_votes(pipeline.classes)

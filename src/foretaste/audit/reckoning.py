@@ -29,6 +29,19 @@ def named_encoder_defence(attack: Attack) -> Method | None:
     return found
 
 
+def planned(attack: WeightAttack, encoder: Encoder, shadow: Images, runtime: Runtime) -> int:
+    """What one run costs, see `WeightAttack.planned`, with what playing through its defence takes.
+
+    Raises:
+        SpecError: as `named_encoder_defence`.
+    """
+    defence = named_encoder_defence(attack)
+    if defence is None:
+        return attack.planned(len(shadow))
+    assert isinstance(attack, AdaptiveWeightAttack)
+    return attack.planned_against(len(shadow), simulation(defence, encoder, shadow, runtime))
+
+
 def corrupted(
     attack: WeightAttack,
     encoder: Encoder,

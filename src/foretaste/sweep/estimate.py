@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from foretaste.attacks.base import LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack, poisoned_rows
+import torch
+
+from foretaste.attacks.base import (
+    Attack,
+    LabelledAttack,
+    PretrainingAttack,
+    TargetedAttack,
+    WeightAttack,
+    poisoned_rows,
+)
+from foretaste.attacks.labelled.placed import PlacedAttack
 from foretaste.audit.aftermath import COPIES
+from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.pool import budgeted
+from foretaste.audit.reckoning import planned
 from foretaste.audit.screening import RATES
+from foretaste.defences.certified.base import CertifiedHead
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
 from foretaste.probes.base import ImageProbe
@@ -28,12 +41,32 @@ def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
     rows, ridge = pipeline.train, pipeline.spec.ridge
     per_fit = _seconds(lambda: fit_head(rows.z, rows.y, pipeline.classes, ridge, tolerance=1e-4))
     tuned = [probe.planned(len(rows)) for probe in pipeline.probes.values() if isinstance(probe, ImageProbe)]
-    total, runs = 0.0, set[str]()
+    total, runs, per_vote = 0.0, set[str](), dict[tuple[str, int], float]()
     for trial in trials:
         passes, fits = _cost(pipeline, trial, runs)
         passes += BACKWARD * sum(tuned) * (fits > 0)
-        total += passes * per_image + fits * per_fit
+        total += passes * per_image + fits * per_fit + _votes_seconds(pipeline, trial, per_vote)
     return total
+
+
+def _votes_seconds(pipeline: Pipeline, trial: Trial, timed: dict[tuple[str, int], float]) -> float:
+    """Of an attack on a certified head, from one look at its vote with as many poisons; `timed`: those had before."""
+    attack = trial.attack
+    if not isinstance(attack, PlacedAttack) or not _follows_vote(pipeline, attack):
+        return 0.0
+    rows = poisoned_rows(trial.spec.budget or 0, len(pipeline.train))
+    key = (str(attack.against), rows)
+    if key not in timed:
+        known = with_evasion(attack, pipeline.knowledge(), rows, heads=pipeline.certified)
+        vote = known.vote
+        assert vote is not None
+        at = torch.arange(rows) % len(known.z)
+        timed[key] = _seconds(lambda: vote.damage(known.z[at], known.y[at]))
+    return attack.planned_votes(pipeline.classes) * timed[key]
+
+
+def _follows_vote(pipeline: Pipeline, attack: Attack) -> bool:
+    return isinstance(named_defence(attack, pipeline.certified), CertifiedHead)
 
 
 def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, float]:
@@ -44,6 +77,8 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
     if isinstance(attack, LabelledAttack | TargetedAttack):
         added = poisoned_rows(spec.budget or 0, len(pipeline.train))
         moved, fits = attack.planned(added)
+        if _follows_vote(pipeline, attack):
+            fits = 0.0  # see `_votes_seconds`
         # A filter: a fit at each rate, and scores that cost about two more.
         judged = 1 + len(pipeline.spec.countermeasures) + (len(RATES) + 2) * len(pipeline.filters)
         judged += 2 * len(pipeline.certified)
@@ -56,8 +91,9 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
         return 2 * COPIES, 0.0
     runs.add(key)
     if isinstance(attack, WeightAttack):
-        shadow = pipeline.known.validation if pipeline.shadow is None else pipeline.shadow
-        return BACKWARD * attack.planned(len(shadow)) + both + kept, 2 + refits
+        loan = pipeline.loan
+        shadow = loan.validation if loan.shadow is None else loan.shadow
+        return BACKWARD * planned(attack, loan.encoder, shadow, pipeline.runtime) + both + kept, 2 + refits
     assert pipeline.pool is not None
     assert isinstance(attack, PretrainingAttack)
     views = 2 * pipeline.pool.method.epochs  # of each image

@@ -13,7 +13,7 @@ from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
-from foretaste.attacks.labelled.voting import ascend_vote
+from foretaste.attacks.labelled.voting import ascend_vote, planned_evaluations
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import stream
@@ -87,3 +87,7 @@ class Exact(InvertibleAttack):
         """One pass over the poison images and, thanks to the warm starts, about half a fit a step; the inversion."""
         moved = self.steps * rows if self.moves == "pixels" else 0
         return moved + self.planned_inversion(rows), 0.5 * self.steps
+
+    def planned_votes(self, classes: int) -> float:
+        """All label trials and the ascent, see `PlacedAttack.planned_votes`."""
+        return planned_evaluations(self.steps, classes)

@@ -51,6 +51,13 @@ class PlacedAttack(LabelledAttack):
         default=1.0, gt=0, description="against: first weight of the penalty, doubled while the poison would be seen"
     )
 
+    def planned_votes(self, classes: int) -> float:
+        """Against a certified head of that many classes: how often the damage to its vote is worked out; and no fits.
+
+        A time without the gradient counts for half.
+        """
+        return 0.0
+
     @model_validator(mode="after")
     def _one_constraint(self) -> Self:
         """A constraint of the other carrier would be ignored: say so instead."""

@@ -43,6 +43,12 @@ class Voted:
         return Evaluation(value, None if slope is None else (slope * self.scaler.scale.to(slope)).to(x))
 
 
+def planned_evaluations(steps: int, classes: int) -> float:
+    """How often `ascend_vote` works out the damage to a vote, see `PlacedAttack.planned_votes`."""
+    tried = min(TRIED, classes)
+    return tried * TRIAL_STEPS + steps + (classes + tried + 1) / 2
+
+
 def ascend_vote(
     vote: Vote,
     scaler: Scaler,

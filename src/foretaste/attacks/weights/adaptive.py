@@ -93,6 +93,10 @@ class AdaptiveWeightAttack(WeightAttack):
     )
 
     @abstractmethod
+    def planned_against(self, shadow: int, simulation: Simulation | None) -> int:
+        """As `WeightAttack.planned`, with what the simulation of the defence takes; None: there is no defence."""
+
+    @abstractmethod
     def corrupt_against(
         self,
         encoder: Encoder,

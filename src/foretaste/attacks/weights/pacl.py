@@ -131,14 +131,20 @@ class PACL(AdaptiveWeightAttack):
 
     def planned(self, shadow: int) -> int:
         """All steps, and what is prepared; see `WeightAttack.planned`."""
+        return self.planned_against(shadow, None)
+
+    def planned_against(self, shadow: int, simulation: Simulation | None) -> int:
+        """All steps with their look-ahead, and what is prepared; see `AdaptiveWeightAttack.planned_against`."""
+        if simulation is not None and simulation.views > self.views:
+            return self.model_copy(update={"views": simulation.views}).planned_against(shadow, simulation)
         prepared = min(shadow, METRIC_ROWS) * (self.optimizer == "natural")
         pairs = self.together * (self.views + self.references * self.moves_references)
-        return self.steps * (self.batch + pairs + self._ahead(pairs)) + prepared
+        return self.steps * (self.batch + pairs + self._ahead(pairs, simulation)) + prepared
 
-    def _ahead(self, pairs: int, simulation: Simulation | None = None) -> int:
+    def _ahead(self, pairs: int, simulation: Simulation | None) -> int:
         """Images that a step's look-ahead sends through the network: two views of each batch, and the pairs' own.
 
-        Behind a repair, those that give its units and class means as well. Without a simulation nothing is known of it.
+        Behind a repair, those that give its units and class means as well.
         """
         steps = self.durable or (0 if simulation is None else simulation.steps)
         if simulation is not None and simulation.weight:
