@@ -60,6 +60,25 @@ class Evasion(Protocol):
     whoever joins the two passes one, in `Knowledge`.
     """
 
+    def among(self, z: Tensor, y: Tensor) -> Evasion:
+        """The stand-in of the filter that finds rows z float [m, d] with labels y int64 [m] among the clean ones.
+
+        The same object where what the filter learns from rows is, for the attacker, that of the clean rows.
+        """
+        ...
+
+    def flagged(self, z: Tensor, y: Tensor) -> Tensor:
+        """Which of rows z [m, d] with labels y [m] the filter itself would drop were they added, bool [m]."""
+        ...
+
+    def left(self, z: Tensor, y: Tensor, softness: float) -> tuple[Tensor, Tensor]:
+        """How far each row is let through, [m] in (0, 1), and the gradient of each in its own row, [m, d].
+
+        A half at the threshold; `softness` is the way to about 3/4, in units of what lies between the clean rows'
+        median score and the threshold.
+        """
+        ...
+
     @property
     def threshold(self) -> float:
         """The score that the poison is to stay at or below: a quantile of the attacker's own clean rows' scores."""

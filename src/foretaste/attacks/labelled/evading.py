@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import cast
 
 from torch import Tensor
 
 from foretaste.attacks.base import Evasion, Progress, part
-from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, Objective, Relabelling, ascend
+from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, Objective, ascend
 from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.errors import AttackError
 from foretaste.heads.scaler import Scaler
@@ -77,7 +76,6 @@ def ascend_unseen(
     steps: int,
     rate: float,
     progress: Progress,
-    relabel: bool = False,
 ) -> Ascent:
     """As `ascend`, with the penalty; it ends at the try of which the filter would see least, the first such.
 
@@ -92,7 +90,6 @@ def ascend_unseen(
         steps: of each try.
         rate: of the optimiser.
         progress: over all tries.
-        relabel: the objective also says which labels the rows should carry.
 
     Raises:
         AttackError: as `ascend`.
@@ -113,7 +110,6 @@ def ascend_unseen(
                 steps=steps,
                 rate=rate,
                 progress=part(progress, number / TRIES, (number + 1) / TRIES),
-                relabel=cast(Relabelling, own.objective) if relabel else None,
             )
         except AttackError:
             if best is None:

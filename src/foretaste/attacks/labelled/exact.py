@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Knowledge, Poisoning, Progress, Vote, quiet
+from foretaste.attacks.labelled.ascent import ascend
 from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
+from foretaste.attacks.labelled.sanitised import Sanitised
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
 from foretaste.attacks.labelled.voting import ascend_vote, planned_evaluations
 from foretaste.heads.objective import Rows
@@ -24,7 +26,8 @@ class Exact(InvertibleAttack):
 
     Source: the bilevel problem of TGDA (Lu, Kamath, Yu, TMLR 2022, arXiv 2204.09092, section 3), restricted to a
     frozen encoder with a convex head, where both of its approximations are unnecessary (see `stackelberg`). Against a
-    certified head it maximises the smooth count of rows that the vote gets wrong (see `voting`).
+    filter the head is the one fitted to what the filter leaves (see `sanitised`); against a certified head it maximises
+    the smooth count of rows that the vote gets wrong (see `voting`).
     """
 
     name: ClassVar[str] = "exact"
@@ -37,6 +40,12 @@ class Exact(InvertibleAttack):
     rate: float | None = Field(
         default=None, gt=0, description="Adam's step: standard units (default 0.3) or pixels in [0, 1] (default 0.1)"
     )
+
+    @model_validator(mode="after")
+    def _no_penalty(self) -> Self:
+        if self.penalty != type(self).model_fields["penalty"].default:
+            raise ValueError("exact has no penalty: it does harm with what the filter leaves")
+        return self
 
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
         """Make the poison; see `LabelledAttack.poison`.
@@ -58,19 +67,24 @@ class Exact(InvertibleAttack):
             known.ridge,
             self.leader,
         )
-        end = self.optimise(
-            known,
-            scaler,
+        moved: Stackelberg | Sanitised = objective
+        told = f"{self.leader} of the refitted head on the attacker's validation rows"
+        if self.against is not None:
+            moved = Sanitised(objective, self.evasion(known), scaler, carrier)
+            told += f", fitted to what {self.against} leaves"
+        end = ascend(
+            self.name,
             carrier,
-            objective,
+            moved,
             y,
             steps=self.steps,
             rate=self.rate or (0.3 if self.moves == "features" else 0.1),
             progress=self.optimising(progress),
-            relabel=self.labels == "chosen",
+            relabel=moved if self.labels == "chosen" else None,
         )
-        told = f"{self.leader} of the refitted head on the attacker's validation rows"
-        return self.deliver(known, scaler, carrier, base, end, told, objective.better, progress=progress)
+        if isinstance(moved, Sanitised):
+            end = moved.best(end)
+        return self.deliver(known, scaler, carrier, base, end, told, moved.better, progress=progress)
 
     def _against_vote(
         self, known: Knowledge, vote: Vote, scaler: Scaler, carrier: Carrier, base: Tensor, progress: Progress

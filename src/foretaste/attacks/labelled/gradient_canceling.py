@@ -92,9 +92,17 @@ class GradientCanceling(InvertibleAttack):
             "radius": target.radius,
             "residual": end.figures.get(BARE, min(end.curve)) ** 0.5,
         }
-        told = "squared gradient at the target head, relative to that of the clean rows"
+        told = self.penalised("squared gradient at the target head, relative to that of the clean rows")
         return self.deliver(
-            known, scaler, carrier, base, end, told, objective.better, figures=figures, progress=progress
+            known,
+            scaler,
+            carrier,
+            base,
+            end,
+            told,
+            objective.better,
+            figures=figures,
+            progress=progress,
         )
 
     @property
@@ -106,7 +114,7 @@ class GradientCanceling(InvertibleAttack):
     ) -> TargetHead:
         fitted = minimise(clean).weight
         if self.target == "exact":
-            reckoned = self.model_dump(include={"constraint", "quantile", "against", "against_quantile", "penalty"})
+            reckoned = self.model_dump(include={"constraint", "quantile", "against", "against_quantile"})
             made = Exact(**reckoned).poison(known, len(y), seed)
             assert made.z is not None
             return measured(clean, fitted, _retrained(clean, fitted, Rows(scaler.apply(made.z), made.y)))

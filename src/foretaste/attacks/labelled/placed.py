@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self, cast
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Evasion, Knowledge, LabelledAttack, Poisoning, Progress, quiet
-from foretaste.attacks.labelled.ascent import Ascent, Better, Objective, Relabelling, ascend
+from foretaste.attacks.labelled.ascent import Ascent, Better, Objective, ascend
 from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.carriers import Carrier, CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import Constraint, FeatureConstraint, Unseen, feature_constraint
@@ -153,7 +153,6 @@ class PlacedAttack(LabelledAttack):
         steps: int,
         rate: float,
         progress: Progress,
-        relabel: bool = False,
     ) -> Ascent:
         """Move the carrier along the objective, past the filter if one is named; see `ascend` and `ascend_unseen`.
 
@@ -162,8 +161,7 @@ class PlacedAttack(LabelledAttack):
             AttackError: the objective is not finite, or does not improve.
         """
         if self.against is None:
-            labels = cast(Relabelling, objective) if relabel else None
-            return ascend(self.name, carrier, objective, y, steps=steps, rate=rate, progress=progress, relabel=labels)
+            return ascend(self.name, carrier, objective, y, steps=steps, rate=rate, progress=progress)
         return ascend_unseen(
             self.evasion(known),
             self.penalty,
@@ -175,8 +173,11 @@ class PlacedAttack(LabelledAttack):
             steps=steps,
             rate=rate,
             progress=progress,
-            relabel=relabel,
         )
+
+    def penalised(self, told: str) -> str:
+        """The name of an objective that `optimise` follows."""
+        return told if self.against is None else f"{told}, less a penalty against {self.against}"
 
     def deliver(
         self,
@@ -209,7 +210,7 @@ class PlacedAttack(LabelledAttack):
             changed=sorted(set(base.tolist())),
             added=len(base),
             objective=end.curve,
-            objective_name=objective_name + (f", less a penalty against {self.against}" if known.evasion else ""),
+            objective_name=objective_name,
             better=better,
             residuals=end.residuals,
             figures={**(figures or {}), **end.figures},

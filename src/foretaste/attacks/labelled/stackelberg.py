@@ -11,6 +11,7 @@ which takes a few follower steps and inverts H^2 by 16 steps of conjugate gradie
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -25,6 +26,25 @@ STALE = 20
 """Products with the Hessian in one evaluation, beyond which its preconditioner is made anew."""
 
 Leader = Literal["cross-entropy", "margin"]
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """The follower's answer to one poison, and how the leader fares.
+
+    Attributes:
+        value: L(W*).
+        weight: W*, float64 [C, d + 1].
+        u: U = H^-1 dL/dW, alike; None where no gradient is wanted.
+        total: N, what all rows weigh.
+        residuals: of the fit and of the solve.
+    """
+
+    value: float
+    weight: Tensor
+    u: Tensor | None
+    total: float
+    residuals: dict[str, float]
 
 
 class Stackelberg:
@@ -69,7 +89,13 @@ class Stackelberg:
 
     def evaluate(self, x: Tensor, y: Tensor, *, gradient: bool = True) -> Evaluation:
         """Value and gradient at poisoned rows x float32 [m, d] (standard units) with labels y int64 [m]."""
-        objective = HeadObjective((self.clean, Rows(x, y)), self.classes, self.ridge)
+        found = self.follow(Rows(x, y), gradient=gradient)
+        pull = None if found.u is None else -poison_gradient(found.weight, found.u, x, y) / found.total
+        return Evaluation(found.value, pull, found.residuals)
+
+    def follow(self, poison: Rows, *, gradient: bool = True) -> Followed:
+        """Fit the head to the clean rows and the poison; without a gradient U is left out."""
+        objective = HeadObjective((self.clean, poison), self.classes, self.ridge)
         start = self.head
         stale = self._products > STALE
         kept = self._optimum.preconditioner if self._optimum and not stale else None
@@ -77,7 +103,7 @@ class Stackelberg:
         value, slope = leader_loss(self.leader, self.validation, optimum.weight, self.classes)
         self._products = optimum.products
         if not gradient:
-            return Evaluation(value, None, {"fit": optimum.gradient_ratio})
+            return Followed(value, optimum.weight, None, objective.total, {"fit": optimum.gradient_ratio})
         self._solution = solution = solve(
             objective.curvature(optimum.weight),
             slope,
@@ -86,8 +112,8 @@ class Stackelberg:
             tolerance=self.solve_tolerance,
         )
         self._products += solution.iterations
-        pull = -poison_gradient(optimum.weight, solution.value, x, y) / objective.total
-        return Evaluation(value, pull, {"fit": optimum.gradient_ratio, "solve": solution.residual})
+        residuals = {"fit": optimum.gradient_ratio, "solve": solution.residual}
+        return Followed(value, optimum.weight, solution.value, objective.total, residuals)
 
     def steepest_labels(self, x: Tensor) -> Tensor:
         """The label of each row x [m, d] under which one more such row raises the leader's loss most (first order).

@@ -83,7 +83,7 @@ class TGDA(PlacedAttack):
         rate = self.rate or RATES[self.carrier]
         end = self.optimise(known, scaler, carrier, objective, y, steps=self.steps, rate=rate, progress=progress)
         told = f"{self.leader} of the follower's head on the attacker's validation rows"
-        return self.deliver(known, scaler, carrier, base, end, told, objective.better)
+        return self.deliver(known, scaler, carrier, base, end, self.penalised(told), objective.better)
 
 
 def largest_eigenvalue(curvature: Curvature, random: torch.Generator, rounds: int = 20) -> float:

@@ -17,6 +17,7 @@ class _HeadSurrogate(Surrogate[Kind]):
     """Scores by a linear head on standardised rows."""
 
     head: LinearHead
+    follows = True
 
     def standard(self, z: Tensor) -> Tensor:
         """Rows [m, d] in the head's units."""
@@ -40,15 +41,22 @@ class TrimmedSurrogate(_HeadSurrogate[Trimmed]):
 
 
 class LabelQualitySurrogate(_HeadSurrogate[LabelQuality]):
-    """One less the label's quality under the head on all clean rows, which stands for those of the folds."""
+    """Log odds against the label, or of its lost margin, under the head on all rows, which stands for those of folds.
+
+    Log odds, in the order of the filter's scores: those lie in [0, 1], and a row that is sure to be seen would feel no
+    slope that leads it back.
+    """
 
     def learn(self, rows: TrainingRows) -> None:
         """The head."""
         self.head = fit_head(rows.z, rows.y, rows.classes, rows.ridge)
 
     def score(self, z: Tensor, y: Tensor) -> Tensor:
-        """In [0, 1]."""
-        return 1 - quality(torch.softmax(self.logits(z), 1), y, self.defence.measure)
+        """In nats."""
+        logits = self.logits(z)
+        if self.defence.measure == "self-confidence":  # logit of p, without the rounding of p near 0 and 1
+            return logits.scatter(1, y[:, None], -torch.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
+        return -torch.logit(quality(torch.softmax(logits, 1), y, self.defence.measure), 1e-6)
 
 
 class InfluenceSurrogate(_HeadSurrogate[Influence]):

@@ -1,0 +1,111 @@
+"""The Stackelberg attack on the head that a filter leaves: what the filter would drop does no harm, so it is not made.
+
+A penalty for rows that a filter would see asks for less suspicious poison, whatever harm is left; here that harm is
+the objective. With s_j the filter's score of poison j, t its threshold and w_j = sigmoid((t - s_j) / width), the
+follower is fitted to the clean rows and to the poison weighted by w, and the leader's gradient has a second term:
+
+    dL/dx_j = w_j * (as in `stackelberg`) + dL/dw_j * dw_j/dx_j,      dL/dw_j = -<U, g_j + ridge W*> / N,
+
+with N all weights and g_j the gradient of row j's cross-entropy at W*. A filter that fits a head scores rows among the
+poison: its stand-in is learnt anew at each step. Every few steps the filter itself is asked, and the leader's loss of
+the head on what it leaves is the measure of a poison; the best one seen is handed over.
+
+Koh, Steinhardt and Liang, "Stronger Data Poisoning Attacks Break Data Sanitization Defenses" (Machine Learning 2022),
+attack filters by constraints; Carlini et al., "On Evaluating Adversarial Robustness" (2019), ask for an attack made
+against each defence.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foretaste.attacks.base import Evasion
+from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation
+from foretaste.attacks.labelled.carriers import Carrier
+from foretaste.attacks.labelled.evading import UNDER
+from foretaste.attacks.labelled.stackelberg import Stackelberg, poison_gradient
+from foretaste.heads.objective import Rows, logits
+from foretaste.heads.scaler import Scaler
+
+SOFTNESS = 1.0
+"""Of the weights, in units of `Evasion.left`; 0.3 and 3 leave the attack less."""
+LOOK = 5
+"""Steps between two looks at what the filter itself would drop."""
+LEFT = "objective on what the filter leaves, by the attacker's own judgement"
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A poison as the filter itself would have left it.
+
+    Attributes:
+        value: the leader's loss of the head on the rest.
+        leaf: of the carrier.
+        y: labels.
+        dropped: share of the poison.
+    """
+
+    value: float
+    leaf: Tensor
+    y: Tensor
+    dropped: float
+
+
+@dataclass(eq=False)
+class Sanitised:
+    """`Stackelberg` of the head on what a filter leaves, softly.
+
+    Attributes:
+        plain: the objective of the head on all rows.
+        evasion: of the filter, made of the clean rows.
+        scaler: standard units, in which the objective works, to the encoder's, in which the filter does.
+        carrier: what is moved.
+        looks: what was seen so far.
+    """
+
+    plain: Stackelberg
+    evasion: Evasion
+    scaler: Scaler
+    carrier: Carrier
+    looks: list[Look] = field(default_factory=list)
+    better: ClassVar[Better] = "higher"
+    _step: int = 0
+
+    def evaluate(self, x: Tensor, y: Tensor, *, gradient: bool = True) -> Evaluation:
+        """Value and gradient at x float32 [m, d] (standard units) with labels y int64 [m]."""
+        z = self.scaler.undo(x)
+        if self._step % LOOK == 0 or not gradient:
+            self._look(z, x, y)
+        self._step += 1
+        weight, slope = self.evasion.among(z, y).left(z, y, SOFTNESS)  # [m], [m, d]
+        found = self.plain.follow(Rows(x, y, weight.to(x)), gradient=gradient)
+        if found.u is None:
+            return Evaluation(found.value, None, found.residuals)
+        pull = poison_gradient(found.weight, found.u, x, y) * weight[:, None].to(x)
+        p = torch.softmax(logits(x, found.weight.float()), 1)
+        p[torch.arange(len(y)), y] -= 1
+        along = (p * logits(x, found.u.float())).sum(1).double()
+        along += self.plain.ridge * float((found.u * found.weight).sum())  # <U, g_j + ridge W*>, [m]
+        pull = pull.double() + along[:, None] * slope.double() * self.scaler.scale.double()
+        return Evaluation(found.value, (-pull / found.total).to(x), found.residuals)
+
+    def steepest_labels(self, x: Tensor) -> Tensor:
+        """See `Stackelberg.steepest_labels`."""
+        return self.plain.steepest_labels(x)
+
+    def best(self, end: Ascent) -> Ascent:
+        """How an ascent along this objective ended, with the carrier at the best look instead of the best step."""
+        look = max(self.looks, key=lambda look: look.value)
+        self.carrier.leaf = look.leaf
+        return replace(end, y=look.y, figures={LEFT: look.value, UNDER: 1 - look.dropped})
+
+    def _look(self, z: Tensor, x: Tensor, y: Tensor) -> None:
+        kept = ~self.evasion.flagged(z, y)
+        # A copy: the follower of the soft weights keeps its warm start.
+        value = copy.copy(self.plain).follow(Rows(x[kept], y[kept]), gradient=False).value
+        self.looks.append(Look(value, self.carrier.leaf.clone(), y, 1 - float(kept.double().mean())))
