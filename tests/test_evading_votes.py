@@ -194,7 +194,6 @@ def test_it_hurts_the_vote_more_than_the_plain_attack_and_never_more_than_is_pro
         ("tgda:against=dpa/partitions=9", "tgda against dpa/partitions=9: an attack with a form .*; got tgda"),
         ("exact:carrier=pixels:against=bagging", "exact against bagging: carrier features; got pixels"),
         ("exact:labels=chosen:against=bagging", "exact against bagging: fields that it reads; got labels"),
-        ("exact:penalty=2:against=bagging", "fields that it reads; got penalty"),
     ],
 )
 def test_wrong_words(said: str, message: str) -> None:

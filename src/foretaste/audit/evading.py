@@ -16,7 +16,7 @@ from foretaste.defences.evasions import require_surrogate, surrogate, vote_surro
 from foretaste.defences.evasions.votes import Own
 from foretaste.errors import SpecError
 
-UNREAD = ("inversion", "labels", "leader", "against_quantile", "penalty")
+UNREAD = ("inversion", "labels", "leader", "against_quantile")
 """Fields that mean nothing against a certified head: all poison carries one label, and there is no threshold."""
 
 
