@@ -98,9 +98,12 @@ class Exact(InvertibleAttack):
         return replace(made, z=vote.settled(made.z, made.y))
 
     def planned(self, rows: int) -> tuple[int, float]:
-        """One pass over the poison images and, thanks to the warm starts, about half a fit a step; the inversion."""
+        """One pass over the poison images and, thanks to the warm starts, about half a fit a step; the inversion.
+
+        Against a filter a step takes its stand-in as well, and now and then the filter itself: about two fits more.
+        """
         moved = self.steps * rows if self.moves == "pixels" else 0
-        return moved + self.planned_inversion(rows), 0.5 * self.steps
+        return moved + self.planned_inversion(rows), (0.5 if self.against is None else 2.5) * self.steps
 
     def planned_votes(self, classes: int) -> float:
         """All label trials and the ascent, see `PlacedAttack.planned_votes`."""
