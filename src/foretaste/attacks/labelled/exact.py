@@ -13,7 +13,7 @@ from foretaste.attacks.labelled.ascent import ascend
 from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
-from foretaste.attacks.labelled.sanitised import Sanitised
+from foretaste.attacks.labelled.sanitised import RATES, ascend_left
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
 from foretaste.attacks.labelled.voting import ascend_vote, planned_evaluations
 from foretaste.heads.objective import Rows
@@ -67,24 +67,19 @@ class Exact(InvertibleAttack):
             known.ridge,
             self.leader,
         )
-        moved: Stackelberg | Sanitised = objective
-        told = f"{self.leader} of the refitted head on the attacker's validation rows"
-        if self.against is not None:
-            moved = Sanitised(objective, self.evasion(known), scaler, carrier)
-            told += f", fitted to what {self.against} leaves"
-        end = ascend(
-            self.name,
-            carrier,
-            moved,
-            y,
-            steps=self.steps,
-            rate=self.rate or (0.3 if self.moves == "features" else 0.1),
-            progress=self.optimising(progress),
-            relabel=moved if self.labels == "chosen" else None,
-        )
-        if isinstance(moved, Sanitised):
-            end = moved.best(end)
-        return self.deliver(known, scaler, carrier, base, end, told, moved.better, progress=progress)
+        steps, rate = self.steps, self.rate or (0.3 if self.moves == "features" else 0.1)
+        told, relabel = self.optimising(progress), self.labels == "chosen"
+        name = f"{self.leader} of the refitted head on the attacker's validation rows"
+        if self.against is None:
+            labels = objective if relabel else None
+            end = ascend(self.name, carrier, objective, y, steps=steps, rate=rate, progress=told, relabel=labels)
+        else:
+            name += f", fitted to what {self.against} leaves"
+            seen = self.evasion(known)
+            end = ascend_left(
+                seen, scaler, self.name, carrier, objective, y, steps=steps, rate=rate, progress=told, relabel=relabel
+            )
+        return self.deliver(known, scaler, carrier, base, end, name, objective.better, progress=progress)
 
     def _against_vote(
         self, known: Knowledge, vote: Vote, scaler: Scaler, carrier: Carrier, base: Tensor, progress: Progress
@@ -102,8 +97,9 @@ class Exact(InvertibleAttack):
 
         Against a filter a step takes its stand-in as well, and now and then the filter itself: about two fits more.
         """
-        moved = self.steps * rows if self.moves == "pixels" else 0
-        return moved + self.planned_inversion(rows), (0.5 if self.against is None else 2.5) * self.steps
+        tries, fits = (1, 0.5) if self.against is None else (len(RATES), 2.5)
+        moved = tries * self.steps * rows if self.moves == "pixels" else 0
+        return moved + self.planned_inversion(rows), tries * fits * self.steps
 
     def planned_votes(self, classes: int) -> float:
         """All label trials and the ascent, see `PlacedAttack.planned_votes`."""

@@ -8,7 +8,7 @@ follower is fitted to the clean rows and to the poison weighted by w, and the le
 
 with N all weights and g_j the gradient of row j's cross-entropy at W*. A filter that fits a head scores rows among the
 poison: its stand-in is learnt anew at each step. Every few steps the filter itself is asked, and the leader's loss of
-the head on what it leaves is the measure of a poison; the best one seen is handed over.
+the head on what it leaves is the measure of a poison; the best one seen at any rate is handed over.
 
 Koh, Steinhardt and Liang, "Stronger Data Poisoning Attacks Break Data Sanitization Defenses" (Machine Learning 2022),
 attack filters by constraints; Carlini et al., "On Evaluating Adversarial Robustness" (2019), ask for an attack made
@@ -24,17 +24,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Evasion
-from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation
+from foretaste.attacks.base import Evasion, Progress, part
+from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, ascend
 from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.evading import UNDER
 from foretaste.attacks.labelled.stackelberg import Stackelberg, poison_gradient
+from foretaste.errors import AttackError
 from foretaste.heads.objective import Rows, logits
 from foretaste.heads.scaler import Scaler
 
 SOFTNESS = 1.0
 """Of the weights, in units of `Evasion.left`; 0.3 and 3 leave the attack less."""
-LOOK = 5
+RATES = (1.0, 1 / 3)
+"""Shares of the rate that are tried: which one gets further differs from filter to filter."""
+LOOK = 10
 """Steps between two looks at what the filter itself would drop."""
 LEFT = "objective on what the filter leaves, by the attacker's own judgement"
 
@@ -98,14 +101,59 @@ class Sanitised:
         """See `Stackelberg.steepest_labels`."""
         return self.plain.steepest_labels(x)
 
-    def best(self, end: Ascent) -> Ascent:
-        """How an ascent along this objective ended, with the carrier at the best look instead of the best step."""
-        look = max(self.looks, key=lambda look: look.value)
-        self.carrier.leaf = look.leaf
-        return replace(end, y=look.y, figures={LEFT: look.value, UNDER: 1 - look.dropped})
-
     def _look(self, z: Tensor, x: Tensor, y: Tensor) -> None:
         kept = ~self.evasion.flagged(z, y)
         # A copy: the follower of the soft weights keeps its warm start.
         value = copy.copy(self.plain).follow(Rows(x[kept], y[kept]), gradient=False).value
         self.looks.append(Look(value, self.carrier.leaf.clone(), y, 1 - float(kept.double().mean())))
+
+
+def ascend_left(
+    evasion: Evasion,
+    scaler: Scaler,
+    name: str,
+    carrier: Carrier,
+    objective: Stackelberg,
+    y: Tensor,
+    *,
+    steps: int,
+    rate: float,
+    progress: Progress,
+    relabel: bool,
+) -> Ascent:
+    """As `ascend`, on what a filter leaves, from the same start at each of `RATES`; it ends at the best look of all.
+
+    Args:
+        evasion: of the filter, made of the clean rows.
+        scaler: of the clean features.
+        name: this and what follows as of `ascend`.
+        carrier: what is moved.
+        objective: of the head on all rows.
+        y: labels int64 [m] to start with.
+        steps: of each try.
+        rate: the highest that is tried.
+        progress: over all tries.
+        relabel: labels may move too.
+
+    Raises:
+        AttackError: as `ascend`, if every try fails.
+    """
+    first, best = carrier.leaf.clone(), None
+    for number, share in enumerate(RATES):
+        carrier.leaf = first.clone()
+        # A copy forgets where the other try left its follower.
+        own = Sanitised(copy.copy(objective), evasion, scaler, carrier)
+        told, labels = part(progress, number / len(RATES), (number + 1) / len(RATES)), own if relabel else None
+        try:
+            end = ascend(name, carrier, own, y, steps=steps, rate=share * rate, progress=told, relabel=labels)
+        except AttackError:
+            if best is None and number + 1 == len(RATES):
+                raise
+            continue
+        look = max(own.looks, key=lambda look: look.value)
+        if best is None or look.value > best[1].value:
+            best = end, look
+    assert best is not None
+    end, look = best
+    carrier.leaf = look.leaf
+    return replace(end, y=look.y, figures={LEFT: look.value, UNDER: 1 - look.dropped})

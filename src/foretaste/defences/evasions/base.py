@@ -21,10 +21,10 @@ INSIDE = 1e-4
 class Surrogate(ABC, Generic[Kind]):
     """A filter's score as a differentiable function of one row, all else held at rows that the attacker holds.
 
-    The filter itself scores rows among each other, poison included. Here centroids and directions are those of the
-    clean rows; neighbours and heads may be those of clean rows and poison, see `among`. The order of scores is the
-    filter's own where it is given those rows alone, but for the soft votes of `knn` and for `label-quality`, whose head
-    has seen the rows. `flagged` asks the filter itself.
+    The filter itself scores rows among each other, poison included. Here centroids, directions and neighbours are those
+    of the clean rows; heads may be those of clean rows and poison, see `among`. The order of scores is the filter's own
+    where it is given those rows alone, but for the soft votes of `knn` and for `label-quality`, whose head has seen the
+    rows. `flagged` asks the filter itself.
 
     Attributes:
         threshold: the quantile of the clean rows' scores.

@@ -1,4 +1,4 @@
-"""Stand-in of deep k-NN: votes of all rows, weighed by a Gaussian kernel that in effect reaches k of them."""
+"""Stand-in of deep k-NN: votes of all clean rows, weighed by a Gaussian kernel that in effect reaches k of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from foretaste.defences.evasions.base import Surrogate
 from foretaste.defences.filters.knn import DeepKNN
 
 SAMPLE, HALVINGS = 256, 40
-SAME = 1e-5
-"""Squared distance, relative to the squared lengths, at which a row is taken for itself."""
 WEIGHTS = 2**24
 """Weights of votes held at once, 64 MiB in float32."""
 
@@ -24,10 +22,8 @@ class NeighboursSurrogate(Surrogate[DeepKNN]):
     neighbours are counted by van der Maaten and Hinton, JMLR 2008, section 2).
     """
 
-    follows = True
-
     def learn(self, rows: TrainingRows) -> None:
-        """Rows round their mean, ordered by label, and the kernel's precision."""
+        """Clean rows round their mean, ordered by label, and the kernel's precision."""
         order = rows.y.argsort(stable=True)
         self.counts = torch.bincount(rows.y, minlength=rows.classes).tolist()
         self.mean = rows.z.double().mean(0)
@@ -42,13 +38,7 @@ class NeighboursSurrogate(Surrogate[DeepKNN]):
         return torch.cat([self._score(*piece) for piece in pieces])
 
     def _score(self, z: Tensor, y: Tensor) -> Tensor:
-        centred = z - self.mean.to(z)
-        distances = self._distances(centred)  # [m, n]
-        closeness = -self.precision * distances
-        # Under the filter a row's own vote is one of k; here it would be the heaviest, so it counts as the farthest's.
-        lengths = centred.detach().square().sum(1, keepdim=True)
-        itself = distances.detach() + lengths < SAME * (lengths + self.z.to(z).square().sum(1))
-        closeness = torch.where(itself, closeness.detach().amin(1, keepdim=True), closeness)
+        closeness = -self.precision * self._distances(z - self.mean.to(z))  # [m, n]
         votes = torch.stack([own.logsumexp(1) for own in closeness.split(self.counts, 1)], 1)  # [m, C]
         return votes.scatter(1, y[:, None], -torch.inf).amax(1) - votes.gather(1, y[:, None])[:, 0]
 
