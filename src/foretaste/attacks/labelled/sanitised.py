@@ -34,7 +34,7 @@ from foretaste.heads.objective import Rows, logits
 from foretaste.heads.scaler import Scaler
 
 SOFTNESS = 1.0
-"""Of the weights, in units of `Evasion.left`; 0.3 and 3 leave the attack less."""
+"""Of the weights, in units of `Evasion.left`; on SimCLR features of CIFAR-10 0.3 and 3 did less harm."""
 RATES = (1.0, 1 / 3)
 """Shares of the rate that are tried: which one gets further differs from filter to filter."""
 LOOK = 10
