@@ -141,7 +141,11 @@ def test_ctrl_c_leaves_a_folder_that_can_be_reported_and_continued(
     words = ["audit", *FEATURES, "--attacks", "label-flip,exact:steps=60", "--budgets", "0.1", "--seeds", "3"]
     folder = tmp_path / "stopped"
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words, "--out", str(folder)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, *words, "--out", str(folder)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what runs in its background with SIGINT ignored, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_lines(folder / FILE_NAME, 4, process)
     process.send_signal(signal.SIGINT)
