@@ -56,6 +56,11 @@ class Loan:
     pool: Images | None = None
     shadow: Images | None = None
 
+    @property
+    def kept(self) -> Images:
+        """Images whose features attacks on the weights keep."""
+        return self.validation if self.shadow is None else self.shadow
+
 
 def know(
     spec: AttackerSpec,

@@ -119,7 +119,7 @@ def _triggered(pipeline: Pipeline, attack: WeightAttack, run: Run, target: Targe
 def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: Stage, progress: Progress) -> Run:
     assert pipeline.encoder is not None
     loan = pipeline.loan
-    encoder, shadow = loan.encoder, loan.validation if loan.shadow is None else loan.shadow
+    encoder, shadow = loan.encoder, loan.kept
     targets, references = scene_of(pipeline, trial)
     seed, runtime = trial.run_seed, pipeline.runtime
     with stage("attack"):

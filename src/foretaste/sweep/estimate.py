@@ -41,9 +41,9 @@ def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
     rows, ridge = pipeline.train, pipeline.spec.ridge
     per_fit = _seconds(lambda: fit_head(rows.z, rows.y, pipeline.classes, ridge, tolerance=1e-4))
     tuned = [probe.planned(len(rows)) for probe in pipeline.probes.values() if isinstance(probe, ImageProbe)]
-    total, runs, per_vote = 0.0, set[str](), dict[tuple[str, int], float]()
+    total, runs, edits, per_vote = 0.0, set[str](), dict[str, int](), dict[tuple[str, int], float]()
     for trial in trials:
-        passes, fits = _cost(pipeline, trial, runs)
+        passes, fits = _cost(pipeline, trial, runs, edits)
         passes += BACKWARD * sum(tuned) * (fits > 0)
         total += passes * per_image + fits * per_fit + _votes_seconds(pipeline, trial, per_vote)
     return total
@@ -69,8 +69,12 @@ def _follows_vote(pipeline: Pipeline, attack: Attack) -> bool:
     return isinstance(named_defence(attack, pipeline.certified), CertifiedHead)
 
 
-def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, float]:
-    """Images forward through the encoder, and fits of a head; `runs` are those already counted."""
+def _cost(pipeline: Pipeline, trial: Trial, runs: set[str], edits: dict[str, int]) -> tuple[float, float]:
+    """Images forward through the encoder, and fits of a head.
+
+    Runs already counted are in `runs`, and in `edits` what one run of each attack on the weights takes: to know that, a
+    simulated defence is made.
+    """
     attack, spec = trial.attack, trial.spec
     both = len(pipeline.train) + len(pipeline.test)
     kept, refits = encoder_defences_cost(pipeline)
@@ -91,9 +95,10 @@ def _cost(pipeline: Pipeline, trial: Trial, runs: set[str]) -> tuple[float, floa
         return 2 * COPIES, 0.0
     runs.add(key)
     if isinstance(attack, WeightAttack):
-        loan = pipeline.loan
-        shadow = loan.validation if loan.shadow is None else loan.shadow
-        return BACKWARD * planned(attack, loan.encoder, shadow, pipeline.runtime) + both + kept, 2 + refits
+        said, loan = str(spec.attack), pipeline.loan
+        if said not in edits:
+            edits[said] = planned(attack, loan.encoder, loan.kept, pipeline.runtime)
+        return BACKWARD * edits[said] + both + kept, 2 + refits
     assert pipeline.pool is not None
     assert isinstance(attack, PretrainingAttack)
     views = 2 * pipeline.pool.method.epochs  # of each image

@@ -94,15 +94,7 @@ class GradientCanceling(InvertibleAttack):
         }
         told = self.penalised("squared gradient at the target head, relative to that of the clean rows")
         return self.deliver(
-            known,
-            scaler,
-            carrier,
-            base,
-            end,
-            told,
-            objective.better,
-            figures=figures,
-            progress=progress,
+            known, scaler, carrier, base, end, told, objective.better, figures=figures, progress=progress
         )
 
     @property
