@@ -16,10 +16,11 @@ from audit_fixture import audit, feature_audit
 from defences_fixture import blob, problem, rows
 from foretaste import attacks
 from foretaste.attacks.base import Knowledge, Poisoning
+from foretaste.attacks.labelled import sanitised
 from foretaste.attacks.labelled.carriers import FeatureCarrier
 from foretaste.attacks.labelled.evading import BARE, UNDER
 from foretaste.attacks.labelled.placed import clean_rows
-from foretaste.attacks.labelled.sanitised import LEFT, SOFTNESS, Sanitised
+from foretaste.attacks.labelled.sanitised import LEFT, MOST, SOFTNESS, Sanitised
 from foretaste.attacks.labelled.stackelberg import Stackelberg
 from foretaste.audit.evading import with_evasion
 from foretaste.audit.spec import MethodSpec
@@ -32,7 +33,7 @@ from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.record import TrialRecord
-from foretaste.runtime import stream
+from foretaste.runtime import Runtime, stream
 from foretaste.sweep.plan import configured
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -207,6 +208,21 @@ def test_exact_does_more_harm_with_what_the_filter_leaves(name: str) -> None:
             assert figures[LEFT] == pytest.approx(loss, rel=0.02)
     # The stand-in of knn counts clean neighbours alone, and here poison that crowds together vouches for itself.
     assert harm[1] > harm[0] + 0.005 or name == "knn"
+
+
+def test_where_the_filter_drops_most_the_attack_starts_from_true_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes far apart, where a row with a wrong label is far above the threshold and no slope leads under it."""
+    (z, y), (own_z, own_y) = (toy.gaussians(240, part, d=16, classes=3) for part in ("F", "V"))
+    known = Knowledge(z, y, own_z, own_y, 3, toy.RIDGE, Runtime())
+    attack = attacks.configure("exact", {"steps": 40, "against": "slab"})
+    found = []
+    for most in (1.0, MOST):  # 1: never again from true labels
+        monkeypatch.setattr(sanitised, "MOST", most)
+        made = attack.poison(with_evasion(attack, known), 24, 0)
+        found.append((*left_by(configure("slab", {}, "filter"), known, made), bool((made.y == y[made.base]).all())))
+    (kept, loss, true), (more, higher, now) = found
+    assert kept < 0.1 and not true and more > 0.5 and now
+    assert higher > loss * 1.1
 
 
 def test_labels_move_where_they_may() -> None:

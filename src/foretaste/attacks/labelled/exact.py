@@ -75,9 +75,18 @@ class Exact(InvertibleAttack):
             end = ascend(self.name, carrier, objective, y, steps=steps, rate=rate, progress=told, relabel=labels)
         else:
             name += f", fitted to what {self.against} leaves"
-            seen = self.evasion(known)
             end = ascend_left(
-                seen, scaler, self.name, carrier, objective, y, steps=steps, rate=rate, progress=told, relabel=relabel
+                self.evasion(known),
+                scaler,
+                self.name,
+                carrier,
+                objective,
+                y,
+                known.y[base],
+                steps=steps,
+                rate=rate,
+                progress=told,
+                relabel=relabel,
             )
         return self.deliver(known, scaler, carrier, base, end, name, objective.better, progress=progress)
 
@@ -95,7 +104,8 @@ class Exact(InvertibleAttack):
     def planned(self, rows: int) -> tuple[int, float]:
         """One pass over the poison images and, thanks to the warm starts, about half a fit a step; the inversion.
 
-        Against a filter a step takes its stand-in as well, and now and then the filter itself: about two fits more.
+        Against a filter a step takes its stand-in as well, and now and then the filter itself: about two fits more. The
+        tries from true labels, which only a poison that fails to pass needs, come on top.
         """
         tries, fits = (1, 0.5) if self.against is None else (len(RATES), 2.5)
         moved = tries * self.steps * rows if self.moves == "pixels" else 0
