@@ -146,16 +146,14 @@ def ascend_left(
         AttackError: as `ascend`, if every try fails.
     """
     first, best, failed = carrier.leaf.clone(), None, None
-    for number, (labels, share) in enumerate(itertools.product((y, true), RATES)):
+    tries = list(itertools.product((y, true), RATES))
+    for number, (labels, share) in enumerate(tries):
         if number == len(RATES) and best is not None and best[1].dropped <= MOST:
             break
         carrier.leaf = first.clone()
         # A copy forgets where the other try left its follower.
         own = Sanitised(copy.copy(objective), evasion, scaler, carrier)
-        told, moving = (
-            part(progress, number / (2 * len(RATES)), (number + 1) / (2 * len(RATES))),
-            own if relabel else None,
-        )
+        told, moving = part(progress, number / len(tries), (number + 1) / len(tries)), own if relabel else None
         try:
             end = ascend(name, carrier, own, labels, steps=steps, rate=share * rate, progress=told, relabel=moving)
         except AttackError as error:
