@@ -62,6 +62,11 @@ def test_damage_is_a_mean_over_pipelines_with_the_price_beside_it(tmp_path: Path
     assert "| none | – | 9.0 | – |" in text
     assert "| sphere (5 % false alarms) | −0.6 | 1.5 | 7.0 |" in text
     assert len(values["rows"]) == 4, "two rates on two pipelines"
+    parts = {name: {**PART, "question": question} for name, question in (("one", "headline"), ("two", "pixels"))}
+    features, images = "\n".join(page(tmp_path, parts)[0]).split("## The same with images as poison")
+    assert (
+        "| none | – | 10.0 | – |" in features and "mean over 1 pipeline:" in features and "| none | – | 8.0 |" in images
+    )
     alone, _ = page(*folder(tmp_path / "more", only=[twin(sphere=1660), *attacked(1462, {"sphere": (1662, 0.9)})]))
     assert "| 0.0 | untried |" in "\n".join(alone)
 

@@ -26,6 +26,8 @@ from foretaste.report.verdict import strongest
 UNTRIED = "untried"
 CERTIFICATES = "certificates"
 """An audit of many certified heads, which stands in their table alone."""
+PIXELS = "pixels"
+"""An audit whose poison is images; what is left of its damage stands apart from that of poison on features."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,12 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
     proofs = [one for name, part in parts.items() for one in proven(part, summaries[name])]
     edits, more = study_defended_encoders.page(folder, parts, summaries)
     sections = []
-    if rows:
-        every = [one for found in rows.values() for one in found]
-        sections += ["## What is left of the damage", *table_of(_damage(every))]
+    for title, images in (("What is left of the damage", False), ("The same with images as poison", True)):
+        every = [
+            one for name, found in rows.items() if (parts[name].get("question") == PIXELS) is images for one in found
+        ]
+        if every:
+            sections += [f"## {title}", *table_of(_damage(every))]
     if proofs:
         sections += ["## Certificates", *table_of(_certificates(proofs))]
     sections += edits

@@ -24,7 +24,7 @@ class Part(BaseModel):
         data: the data set's.
         knowledge: what the attacker knows, in words; `full` (all training rows and the encoder) counts for the claims.
         question: what the audit is for, in words; `headline` counts for the goals of the study `pacl`, and
-            `certificates` for that table of the study `defences` alone.
+            `certificates` and `pixels` have tables of their own in the study `defences`.
         audit: keys of an audit, over the study's common ones.
     """
 
