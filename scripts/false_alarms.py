@@ -21,13 +21,12 @@ from foretaste.audit.spec import MethodSpec
 from foretaste.data import SplitSpec, load, whole
 from foretaste.defences import configure
 from foretaste.defences.scans.base import Finding, Scan, Scene
-from foretaste.defences.scans.calibrate import false_alarm_rate
 from foretaste.defences.scans.run import like, look, null_files
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.features.cache import FeatureCache
 from foretaste.runtime import make_runtime, versions
-from foretaste.statistics import wilson
+from foretaste.statistics import false_alarm_rate, wilson
 
 RATES = (0.05, 0.1, 0.2)
 OWN = "null, leave one out"

@@ -336,7 +336,12 @@ def test_the_command_and_the_report(lookup: Path, tmp_path: Path, capsys: pytest
     assert guards[2]["AUROC"] == "100.0 [34.2, 100.0] %, n = 2" and guards[2]["flagged at 1 %"].startswith("100 %")
     assert guards[0]["attack"] == "none (clean twin)" and guards[0]["AUROC"] == "–"
     assert (scan[0]["first"], scan[0]["rank"], scan[0]["among"], scan[0]["class"]) == ("2 of 2", "1", "13", "2 of 2")
-    assert scan[0]["false-alarm rate"] == "0.333" and scan[0]["clean encoder"] == "0" and scan[0]["runs"] == "2"
+    assert (
+        scan[0]["false-alarm rate"] == "0.333"
+        and scan[0]["clean encoder"] == "0"
+        and scan[0]["its rate"] == "1"
+        and scan[0]["runs"] == "2"
+    )
     for name in ("weights-repairs", "weights-guards", "weights-scans"):
         assert f'<table id="{name}"' in page.html
     assert command("audit", *flags[:-2], "--out", tmp_path / "other") == 2

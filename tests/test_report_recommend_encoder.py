@@ -62,6 +62,8 @@ def test_scans_and_guards() -> None:
                 "decree": lambda k: scanned(2.9),
                 "drift": lambda k: scanned(3.1, rank=1 if k < 27 else 2),
                 "bare": lambda k: scanned(2.6 if k < 3 else 2.4, null=()),
+                # Not credited: where the images are the first five, the clean encoder stands above the null too.
+                "foreign": lambda k: scanned(9.0, null=(1.0, 2.0, 2.4) if k < 5 else (1.0, 2.0, 3.0)),
                 "broken": lambda k: Scanned(scan={}, images=501, error="no images"),
             },
             guarded={
@@ -73,8 +75,9 @@ def test_scans_and_guards() -> None:
     assert lines == [
         "Scans against pacl: drift ranks the chosen image first in 27 of 30 (90 % [74, 97]) and scores 30 of 30 edits "
         "(100 % [89, 100]) above all 3 clean encoders, a false-alarm rate of 25 %; bare scores 3 of 30 edits "
-        "(10 % [3, 26]) above the clean one; decree sees none of 30 edits "
-        "(without an adaptive attack: none was made against drift, bare, decree).",
+        "(10 % [3, 26]) above the clean one; decree sees none of 30 edits; foreign scores 30 of 30 edits "
+        "(100 % [89, 100]) above all 3 clean encoders, a false-alarm rate of 25 %, and the clean encoder too in "
+        "5 of 30 (without an adaptive attack: none was made against drift, bare, decree, foreign).",
         "Guards against pacl: agreement has an AUROC of 100.0 [88.3, 100.0] % and flags 29 of 29 (100 % [88, 100]) at "
         "5 % false alarms; views-vote has an AUROC of 61.0 [43.0, 76.4] %, which may be chance, and flags 3 of 29 "
         "(10 % [4, 26]) at 5 % false alarms (without an adaptive attack: none was made against agreement, views-vote).",

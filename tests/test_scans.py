@@ -18,7 +18,6 @@ from torch import Tensor, nn
 import scans_fixture as toy
 from foretaste import defences
 from foretaste.defences.scans.base import Finding, Scan, Scene, prominence
-from foretaste.defences.scans.calibrate import false_alarm_rate
 from foretaste.defences.scans.changes import changed_tensors
 from foretaste.defences.scans.cka import activations, linear_cka
 from foretaste.defences.scans.decree import Decree, mean_cosine
@@ -29,6 +28,7 @@ from foretaste.defences.scans.weight_statistics import WeightStatistics, tensor_
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, EncoderError, SpecError
 from foretaste.runtime import Runtime, digest_tensors, generator
+from foretaste.statistics import false_alarm_rate
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "drift": {"top": 3},

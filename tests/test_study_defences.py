@@ -118,17 +118,23 @@ def test_scans_count_edits_at_the_rate_and_guards_chosen_images(tmp_path: Path) 
         t.model_copy(
             update={
                 "scanned": {
-                    k: s.model_copy(update={"false_alarm_rate": (1 + sum(n >= s.score for n in null)) / 20})
+                    k: s.model_copy(
+                        update={
+                            "false_alarm_rate": (1 + sum(n >= s.score for n in null)) / 20,
+                            "clean_score": 18.5 if place < 3 else 18.0,
+                        }
+                    )
                     for k, s in t.scanned.items()
                 }
             }
         )
-        for t in seen
+        for place, t in enumerate(seen)
     ]
     values = page(*folder(tmp_path, one=seen))[1]["encoder"]
     scan, guard = (next(one for one in values if one["kind"] == kind) for kind in ("scan", "guard"))
     assert (scan["figures"]["flagged"].value, scan["figures"]["first"].value) == (12 / 30, 6 / 30)
     assert scan["figures"]["null"] == 19 and scan["pairs"] == 30
+    assert scan["figures"]["wolf"].value == 3 / 30, "the clean encoder scores above the null"
     # Of pairs 1 to 29 the last is not steered, and 12 to 28 raise no alarm.
     assert scan["figures"]["steered"].value == pytest.approx(28 / 29)
     assert scan["figures"]["through"].value == pytest.approx(17 / 29)

@@ -1,7 +1,11 @@
-"""Intervals for shares and for paired changes. numpy only, so that the report can use them without torch or scipy."""
+"""Intervals for shares and for paired changes, and rates of false alarms.
+
+numpy only, so that the report can use them without torch or scipy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -179,3 +183,18 @@ def _percentile(value: float, means: Bits, n: int, level: float, method: str) ->
     return Estimate(
         value=value, low=min(float(low), value), high=max(float(high), value), n=n, method=f"{method} {level:g}"
     )
+
+
+def false_alarm_rate(score: float, null: Sequence[float]) -> float | None:
+    """How often a clean encoder would look at least so suspicious: (1 + #{null >= score}) / (n + 1).
+
+    If the suspect is one more draw from where the n clean encoders came from, the rate is at most a with probability
+    at most a, for every a (a permutation p-value; Phipson and Smyth, "Permutation P-values Should Never Be Zero",
+    2010). The least that n can give is 1 / (n + 1). None where there is no clean encoder.
+
+    >>> false_alarm_rate(3.0, [1.0, 2.0, 3.0])
+    0.5
+    """
+    if not null:
+        return None
+    return (1 + sum(value >= score for value in null)) / (len(null) + 1)

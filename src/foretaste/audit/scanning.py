@@ -7,7 +7,7 @@ the rank. A scan that scores no images sees the clean part alone. `drift` compar
 any attack: a defender who holds the original.
 
 The clean encoder and every encoder of the null go through the same scan on the same images, which makes them
-exchangeable with the suspect if that is clean (see `defences.scans.calibrate`). Features of the clean part are kept.
+exchangeable with the suspect if that is clean (see `statistics.false_alarm_rate`). Features of the clean part are kept.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from foretaste.audit.behind import Behind, Stage
 from foretaste.defences.scans.base import Finding, Scene
-from foretaste.defences.scans.calibrate import false_alarm_rate
 from foretaste.errors import ForetasteError
 from foretaste.features.cache import FeatureCache, cached_embed
 from foretaste.features.embed import embed
 from foretaste.images import Images
 from foretaste.record import Scanned
+from foretaste.statistics import false_alarm_rate
 
 if TYPE_CHECKING:
     from foretaste.audit.pipeline import Pipeline

@@ -130,11 +130,13 @@ def scans(threat: Threat, rows: list[PairRow]) -> Table | None:
     caption = (
         "Scans of the encoder, blind to the attack: scores in each scan's own units, higher is more suspicious; median "
         "over runs, with the least and the greatest. The defender holds its clean images and, at their end, the chosen "
-        f"ones. False-alarm rate: beside {beside}. Rank of the chosen image among itself and the clean images, 1 is "
-        "the most suspicious; class: the scan names the wanted one. Over all pairs, eligible or not."
+        f"ones. False-alarm rate: beside {beside}; where that of the clean encoder is as low, the null is of other "
+        "encoders, and an alarm says nothing of an attack. Rank of the chosen image among itself and the clean images, "
+        "1 is the most suspicious; class: the scan names the wanted one. Over all pairs, eligible or not."
         + _aimed(rows, keys_of(trial.scanned for row in rows for trial in row.pairs))
     )
-    head = ["scan", "runs", "score", "clean encoder", "false-alarm rate", "first", "rank", "among", "class", "failed"]
+    scores = ["score", "false-alarm rate", "clean encoder", "its rate"]
+    head = ["scan", "runs", *scores, "first", "rank", "among", "class", "failed"]
     return Table(f"{threat.key}-scans", caption, [*_head(threat), *head], lines, len(_head(threat)) + 1)
 
 
@@ -146,14 +148,20 @@ def _scan(trials: list[TrialRecord], key: str) -> list[str]:
     return [
         f"{len(runs)}",
         _spread([one.score for one in runs]),
-        _spread([one.clean_score for one in runs]),
         _spread([one.false_alarm_rate for one in runs]),
+        _spread([one.clean_score for one in runs]),
+        _spread([clean_rate(one) for one in runs]),
         _of([rank == 1 for rank in ranks]),
         _spread(ranks),
         _spread([one.inputs for one in found]),
         _of(towards),
         f"{len(trials) - len(found)}",
     ]
+
+
+def clean_rate(one: Scanned) -> float | None:
+    """The false-alarm rate of the clean encoder under the scan of an edited one; None without a null."""
+    return None if one.clean_score is None else statistics.false_alarm_rate(one.clean_score, one.null_scores)
 
 
 def keys_of(found: Iterable[Iterable[str]]) -> list[str]:

@@ -67,9 +67,11 @@ def _scans(ground: Ground) -> Sentence | None:
         ranks = [rank for one in given if (rank := one.scanned[key].rank) is not None]
         first = [rank == 1 for rank in ranks]
         above = [bit for one in runs if (bit := _stands_out(one)) is not None]
+        wolf = [one for one in runs if _stands_out(one.model_copy(update={"score": one.clean_score}))]
         if not first and not above:
             return None
-        order = (-_mean(first or above), -_mean(above or first))
+        credit = [False] if wolf else above  # an alarm that the clean encoder raises too says nothing of an attack
+        order = (-_mean(first or credit), -_mean(credit or first))
         if not any(first) and not any(above):
             return order, f"{key} sees none of {count(len(runs), event)}"
         told = []
@@ -79,7 +81,8 @@ def _scans(ground: Ground) -> Sentence | None:
             null = min(len(one.null_scores) for one in runs)
             rate = f", a false-alarm rate of {budget(1 / (null + 1))}" if null else ""
             than = f"all {null} clean encoders" if null else "the clean one"
-            told.append(f"scores {sum(above)} of {count(len(above), event)} ({_share(above)}) above {than}{rate}")
+            also = f", and the clean encoder too in {len(wolf)} of {len(above)}" if wolf else ""
+            told.append(f"scores {sum(above)} of {count(len(above), event)} ({_share(above)}) above {than}{rate}{also}")
         return order, f"{key} {' and '.join(told)}"
 
     return _listed(ground, keys_of(one.scanned for row in ground.rows for one in row.pairs), judge, "Scans")

@@ -162,6 +162,7 @@ def _scan(found: list[Met]) -> tuple[int, Figures]:
     return len(seen), {
         "steered": _steered([trial for trial, _ in pairs]),
         "flagged": _share([alarm for _, alarm in alarms]),
+        "wolf": _share([rate <= RATE for one in seen if (rate := encoder_defences.clean_rate(one)) is not None]),
         "through": _through(alarms),
         "first": _share([one.rank == 1 for one in seen if one.rank is not None]),
         "named": _share([one.towards_target for one in seen if one.towards_target is not None]),
@@ -222,12 +223,21 @@ TABLES: dict[str, tuple[list[str], list[str], str]] = {
         "change of accuracy that the repair brings to the clean encoder. The heads are fitted anew.",
     ),
     "scan": (
-        ["steered", "flagged", "through", "first", "named", "null"],
-        ["steered, %", "flagged, %", "steered unflagged, %", "chosen image first, %", "class named, %", "null"],
+        ["steered", "flagged", "wolf", "through", "first", "named", "null"],
+        [
+            "steered, %",
+            "flagged, %",
+            "clean encoder flagged, %",
+            "steered unflagged, %",
+            "chosen image first, %",
+            "class named, %",
+            "null",
+        ],
         f"Edited encoders that a scan flags at a false-alarm rate of {100 * RATE:g} % (none, or almost none, of the "
-        "clean encoders scores as high; null: how many there are), chosen images that it ranks first among itself and "
-        "the clean ones, and wanted classes that it names. Steered unflagged: what the scan lets through, over pairs "
-        "that the clean pipeline got right.",
+        "clean encoders scores as high; null: how many there are), and how often it flags the encoder without the edit "
+        "on the same images: where it does, the null does not fit the encoder, and the alarm is no credit. Chosen "
+        "images that it ranks first among itself and the clean ones, and wanted classes that it names. Steered "
+        "unflagged: what the scan lets through, over pairs that the clean pipeline got right.",
     ),
     "guard": (
         ["steered", "auroc", "before", "flagged", "through", "false"],

@@ -1,6 +1,6 @@
 """What a scan of an encoder is given and what it gives back: a score, and the evidence behind it. No threshold.
 
-A score means something only beside the scores of clean encoders: `calibrate.false_alarm_rate` turns it into a rate.
+A score means something only beside the scores of clean encoders: `statistics.false_alarm_rate` turns it into a rate.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Literal
 
 from foretaste.data import SplitSpec, load, whole
 from foretaste.defences.scans.base import Finding, Scan, Scene
-from foretaste.defences.scans.calibrate import false_alarm_rate, verdict
+from foretaste.defences.scans.calibrate import verdict
 from foretaste.defences.scans.changes import require_same_tensors
 from foretaste.defences.scans.report import ScannedData, ScannedEncoder, ScanReport, ScanResult
 from foretaste.encoders.base import Encoder
@@ -21,6 +21,7 @@ from foretaste.errors import EncoderError, SpecError
 from foretaste.features.cache import FeatureCache
 from foretaste.images import Images
 from foretaste.runtime import Runtime, versions
+from foretaste.statistics import false_alarm_rate
 
 Part = Literal["test", "train"]
 Watch = Callable[[int, int, str], None]
