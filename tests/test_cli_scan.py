@@ -46,10 +46,12 @@ def files(world: Path) -> Path:
 
     write("original", clean)
     write("suspect", toy.jittered(clean, 1, by=0.3, only="head.weight"))
+    write("own", toy.jittered(clean, 13))
     write("other", toy.jittered(clean, 2, by=1.0))
     write("narrow", build(EncoderSpec(reference=f"{world / 'narrow.py'}:make"), (8, 8)))
     for seed in range(3):
         write(f"null/clean-{seed}", toy.jittered(clean, 10 + seed))
+        write(f"foreign/clean-{seed}", toy.jittered(toy.jittered(clean, 20, by=1.0), 30 + seed))
     (world / "empty").mkdir(exist_ok=True)
     return world
 
@@ -81,7 +83,8 @@ def test_from_files_to_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFi
     assert [one["scan"] for one in report["scans"]] == ["drift", "decree", "neighbours", "weight-statistics"]
     for one in report["scans"]:
         assert set(one) == {
-            *("scan", "fields", "score", "null_scores", "false_alarm_rate", "verdict", "inputs", "evidence"),
+            *("scan", "fields", "score", "null_scores", "false_alarm_rate", "original_rate", "verdict"),
+            *("inputs", "evidence"),
         }
         at_least = sum(value >= one["score"] for value in one["null_scores"])
         assert len(one["null_scores"]) == 3 and one["false_alarm_rate"] == (1 + at_least) / 4
@@ -97,6 +100,23 @@ def test_from_files_to_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("files")
+def test_where_the_original_stands_out_as_well_the_verdict_says_so(tmp_path: Path) -> None:
+    """Clean encoders of another kind than the original: whatever is scanned is unlike them."""
+    words = [*FLAGS, "--reference", "own.safetensors", "--scans", "drift,weight-statistics"]
+    found = {}
+    for null in ("null", "foreign"):  # the reference is one more of the former kind
+        assert scan(*words, "--null", null, "--out", tmp_path / f"{null}.json") == 0
+        found[null] = written(tmp_path / f"{null}.json")["scans"]
+    drift, weights = found["foreign"]
+    assert weights["false_alarm_rate"] == weights["original_rate"] == 1 / 4
+    assert weights["verdict"].endswith("3 clean encoders, as the original is: no sign of an edit")
+    assert drift["original_rate"] == 1, "it is at no distance from itself"
+    drift, weights = found["null"]
+    assert weights["false_alarm_rate"] == 1 / 4 < weights["original_rate"]
+    assert weights["verdict"].endswith("3 can show no rate below 0.25")
+
+
+@pytest.mark.usefixtures("files")
 def test_without_clean_encoders_scores_and_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And all scans that can be run; the same command writes the same bytes."""
     words = [*FLAGS, "--reference", "original.safetensors", "--part", "train", "--limit", 30]
@@ -107,6 +127,7 @@ def test_without_clean_encoders_scores_and_a_note(tmp_path: Path, capsys: pytest
     report = written(tmp_path / "a.json")
     assert report["data"]["rows"] == 30
     assert all(one["false_alarm_rate"] is None and one["null_scores"] == [] for one in report["scans"])
+    assert all(one["original_rate"] is None for one in report["scans"])
 
 
 @pytest.mark.usefixtures("files")

@@ -23,12 +23,14 @@ def show(report: ScanReport, console: Console, top: int) -> None:
     """
     images = "" if report.data is None else f", {report.data.rows} {report.data.part} images of {report.data.name}"
     console.print(f"{report.suspect.name} ({report.suspect.architecture}){images}", markup=False, soft_wrap=True)
-    verdicts = _table("Verdicts", ["scan", "score", f"clean ({len(report.null)})", "false-alarm rate", "verdict"])
+    verdicts = _table(
+        "Verdicts", ["scan", "score", f"clean ({len(report.null)})", "false-alarm rate", "original's", "verdict"]
+    )
     for result in report.scans:
         null = result.null_scores
         span = f"{_number(min(null))} to {_number(max(null))}" if null else "none"
-        rate = "-" if result.false_alarm_rate is None else f"{result.false_alarm_rate:.2g}"
-        verdicts.add_row(result.scan, _number(result.score), span, rate, result.verdict)
+        rates = ["-" if rate is None else f"{rate:.2g}" for rate in (result.false_alarm_rate, result.original_rate)]
+        verdicts.add_row(result.scan, _number(result.score), span, *rates, result.verdict)
     tables = [verdicts, *(table for one in report.scans for table in _evidence(one.scan, one.evidence, top))]
     for table in tables:
         console.print()

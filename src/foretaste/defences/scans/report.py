@@ -40,6 +40,9 @@ class ScanResult(_Value):
     false_alarm_rate: float | None = Field(
         description="(1 + clean encoders that score at least as high) / (clean encoders + 1); null: there are none"
     )
+    original_rate: float | None = Field(
+        description="false-alarm rate of the original beside the same clean encoders; null: one of them is missing"
+    )
     verdict: str = Field(description="the same in words")
     inputs: list[float] | None = Field(description="score of each image, higher is more suspicious; null: has none")
     evidence: dict[str, Any] = Field(description="what the scan saw; keys by scan, see docs/defences.md")

@@ -69,7 +69,7 @@ def applicable(request: Request, needs: Sequence[str]) -> bool:
 
 
 def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch = silent) -> ScanReport:
-    """Scan the suspect, and every clean encoder of the null in the same way.
+    """Scan the suspect, and every clean encoder of the null in the same way; beside a null the original too.
 
     Raises:
         SpecError: no scan, one twice, one that lacks what it needs, or a null folder that holds no clean encoder.
@@ -95,8 +95,9 @@ def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch 
         null.append(like(suspect, request.suspect, path, sample, "--null").card)
         if null[-1].sha256 == suspect.card.sha256:
             raise SpecError("--null: clean encoders, none of them the suspect", got=str(path), do="take it out")
-    encoders = chain([suspect], (like(suspect, request.suspect, path, sample, "--null") for path in files))
-    pools = look(encoders, 1 + len(files), scans, scene, request.seed, watch)
+    original = [reference] if files and reference is not None else []
+    clean = (like(suspect, request.suspect, path, sample, "--null") for path in files)
+    pools = look(chain([suspect], clean, original), 1 + len(files) + len(original), scans, scene, request.seed, watch)
     return ScanReport(
         suspect=_told(suspect.card),
         reference=None if reference is None else _told(reference.card),
@@ -106,7 +107,7 @@ def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch 
         if images is None
         else ScannedData(name=images.name, part=request.part, rows=len(images), digest=images.digest),
         seed=request.seed,
-        scans=[judged(scan, scan.compare(pool)) for scan, pool in zip(scans, pools, strict=True)],
+        scans=[judged(scan, pool, len(files)) for scan, pool in zip(scans, pools, strict=True)],
         notes=notes,
         versions=versions(),
     )
@@ -120,7 +121,10 @@ def look(
     total, begun = FINE * len(scans) * count, 0
     for index, encoder in enumerate(encoders):
         for scan, pool in zip(scans, found, strict=True):
-            label, first = f"{scan.name}: {f'clean encoder {index} of {count - 1}' if index else 'the suspect'}", begun
+            label, first = (
+                f"{scan.name}: {f'encoder {index} of {count - 1} beside it' if index else 'the suspect'}",
+                begun,
+            )
 
             def step(done: int, steps: int, first: int = first, label: str = label) -> None:
                 watch(first + FINE * done // steps, total, label)
@@ -132,17 +136,22 @@ def look(
     return found
 
 
-def judged(scan: Scan, pool: Sequence[Finding]) -> ScanResult:
-    """The suspect's finding, first in the pool, beside those of the clean encoders."""
-    own, null = pool[0], [finding.score for finding in pool[1:]]
-    fields = scan.entry()
+def judged(scan: Scan, pool: Sequence[Finding], clean: int) -> ScanResult:
+    """The suspect's finding, first in the pool, beside those of so many clean encoders; the original may come last."""
+    own, *beside = scan.compare(pool[: 1 + clean])
+    null, fields = [finding.score for finding in beside], scan.entry()
+    original = None
+    if len(pool) > 1 + clean:  # compared with the clean encoders as the suspect is, which it does not see
+        first, *beside = scan.compare([pool[-1], *pool[1 : 1 + clean]])
+        original = false_alarm_rate(first.score, [finding.score for finding in beside])
     return ScanResult(
         scan=fields.pop("name"),
         fields=fields,
         score=own.score,
         null_scores=null,
         false_alarm_rate=false_alarm_rate(own.score, null),
-        verdict=verdict(own.score, null),
+        original_rate=original,
+        verdict=verdict(own.score, null, original),
         inputs=None if own.inputs is None else own.inputs.tolist(),
         evidence=own.evidence,
     )
