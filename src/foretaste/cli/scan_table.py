@@ -86,7 +86,7 @@ def _evidence(scan: str, evidence: dict[str, Any], top: int) -> list[Table]:
 def _table(title: str, columns: list[str]) -> Table:
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "scan")  # whose names break at their hyphen
     return table
 
 
