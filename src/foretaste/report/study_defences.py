@@ -93,7 +93,8 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
         for name, part in parts.items()
         if part.get("question") != CERTIFICATES and (found := held(part, summaries[name]))
     }
-    proofs = [one for name, part in parts.items() for one in proven(part, summaries[name])]
+    voted = {name: part for name, part in parts.items() if part.get("question") != PIXELS}  # the same heads again
+    proofs = [one for name, part in voted.items() for one in proven(part, summaries[name])]
     edits, more = study_defended_encoders.page(folder, parts, summaries)
     sections = []
     for title, images in (("What is left of the damage", False), ("The same with images as poison", True)):
