@@ -80,6 +80,8 @@ def test_certificates_stand_beside_the_lowest_accuracy_that_was_found(tmp_path: 
     assert "| E on D-c | dpa |" in text and "| 50.0 (78.1) |" in text and "What is left of the damage" in text
     parts["c"]["question"] = "certificates"
     assert "What is left of the damage" not in "\n".join(page(base, parts)[0])
+    parts["c"]["question"] = "pixels"
+    assert "## Certificates" not in page(base, parts)[0]
 
 
 def test_edits_are_pooled_by_defence_and_an_aimed_attack_has_its_own_line(tmp_path: Path) -> None:
