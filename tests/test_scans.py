@@ -313,7 +313,7 @@ def test_one_planted_tensor_stands_out_among_clean_encoders() -> None:
         suspect.body.state_dict()[name].view(-1)[3] *= 40  # one entry
     null = [toy.jittered(clean, seed) for seed in range(6)]
     (pool,) = look([suspect, *null], 7, [scan], Scene(Runtime()), 0)
-    result = judged(scan, scan.compare(pool))
+    result = judged(scan, pool)
     assert result.evidence["top"][0]["tensor"] == name
     assert result.false_alarm_rate == pytest.approx(1 / 7)
     values = np.array([list(finding.statistics.values()) for finding in pool])

@@ -97,7 +97,9 @@ def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch 
             raise SpecError("--null: clean encoders, none of them the suspect", got=str(path), do="take it out")
     original = [reference] if files and reference is not None else []
     clean = (like(suspect, request.suspect, path, sample, "--null") for path in files)
-    pools = look(chain([suspect], clean, original), 1 + len(files) + len(original), scans, scene, request.seed, watch)
+    count = 1 + len(files)
+    encoders = chain([suspect], clean, original)
+    pools = look(encoders, count + len(original), scans, scene, request.seed, watch)
     return ScanReport(
         suspect=_told(suspect.card),
         reference=None if reference is None else _told(reference.card),
@@ -107,7 +109,7 @@ def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch 
         if images is None
         else ScannedData(name=images.name, part=request.part, rows=len(images), digest=images.digest),
         seed=request.seed,
-        scans=[judged(scan, pool, len(files)) for scan, pool in zip(scans, pools, strict=True)],
+        scans=[judged(scan, pool[:count], *pool[count:]) for scan, pool in zip(scans, pools, strict=True)],
         notes=notes,
         versions=versions(),
     )
@@ -136,22 +138,21 @@ def look(
     return found
 
 
-def judged(scan: Scan, pool: Sequence[Finding], clean: int) -> ScanResult:
-    """The suspect's finding, first in the pool, beside those of so many clean encoders; the original may come last."""
-    own, *beside = scan.compare(pool[: 1 + clean])
-    null, fields = [finding.score for finding in beside], scan.entry()
-    original = None
-    if len(pool) > 1 + clean:  # compared with the clean encoders as the suspect is, which it does not see
-        first, *beside = scan.compare([pool[-1], *pool[1 : 1 + clean]])
-        original = false_alarm_rate(first.score, [finding.score for finding in beside])
+def judged(scan: Scan, pool: Sequence[Finding], original: Finding | None = None) -> ScanResult:
+    """The suspect's finding, first in the pool, beside those of clean encoders; as the original's beside the same."""
+    (own, *beside), fields = scan.compare(pool), scan.entry()
+    null, rate = [finding.score for finding in beside], None
+    if original is not None:
+        first, *rest = scan.compare([original, *pool[1:]])
+        rate = false_alarm_rate(first.score, [finding.score for finding in rest])
     return ScanResult(
         scan=fields.pop("name"),
         fields=fields,
         score=own.score,
         null_scores=null,
         false_alarm_rate=false_alarm_rate(own.score, null),
-        original_rate=original,
-        verdict=verdict(own.score, null, original),
+        original_rate=rate,
+        verdict=verdict(own.score, null, rate),
         inputs=None if own.inputs is None else own.inputs.tolist(),
         evidence=own.evidence,
     )
