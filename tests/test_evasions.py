@@ -198,7 +198,7 @@ def test_exact_does_more_harm_with_what_the_filter_leaves(name: str) -> None:
     said = f"{name}/k=15" if fields else name
     harm = []
     for against in (None, said):
-        attack = attacks.configure("exact", {"steps": 60, "against": against})
+        attack = attacks.configure("exact", {"steps": 30, "against": against})
         made = attack.poison(with_evasion(attack, known), 30, 0)
         kept, loss = left_by(configure(name, fields, "filter"), known, made)
         harm.append(loss)
