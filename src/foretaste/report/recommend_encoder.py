@@ -66,8 +66,8 @@ def _scans(ground: Ground) -> Sentence | None:
         runs = [one.scanned[key] for one in one_per_run(given)]
         ranks = [rank for one in given if (rank := one.scanned[key].rank) is not None]
         first = [rank == 1 for rank in ranks]
-        above = [bit for one in runs if (bit := _stands_out(one)) is not None]
-        wolf = [one for one in runs if _stands_out(one.model_copy(update={"score": one.clean_score}))]
+        above = [bit for one in runs if (bit := _stands_out(one.score, one)) is not None]
+        wolf = [one for one in runs if _stands_out(one.clean_score, one)]
         if not first and not above:
             return None
         credit = [False] if wolf else above  # an alarm that the clean encoder raises too says nothing of an attack
@@ -115,10 +115,10 @@ def _listed(ground: Ground, keys: list[str], judge: Judge, kind: str) -> Sentenc
     return Sentence(RECOMMENDATION, claim, ground.basis(case.key for case in found))
 
 
-def _stands_out(one: Scanned) -> bool | None:
+def _stands_out(score: float | None, one: Scanned) -> bool | None:
     """Above all clean encoders, or the clean one where there are no others; None without scores to compare."""
     beside = one.null_scores or ([] if one.clean_score is None else [one.clean_score])
-    return one.score > max(beside) if one.score is not None and beside else None
+    return score > max(beside) if score is not None and beside else None
 
 
 def _change(clean: TrialRecord | None, key: str) -> Estimate | None:

@@ -93,14 +93,13 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
         for name, part in parts.items()
         if part.get("question") != CERTIFICATES and (found := held(part, summaries[name]))
     }
-    voted = {name: part for name, part in parts.items() if part.get("question") != PIXELS}  # the same heads again
-    proofs = [one for name, part in voted.items() for one in proven(part, summaries[name])]
+    images = {name for name, part in parts.items() if part.get("question") == PIXELS}
+    # The heads of an audit with images are those of the audit with features.
+    proofs = [one for name, part in parts.items() if name not in images for one in proven(part, summaries[name])]
     edits, more = study_defended_encoders.page(folder, parts, summaries)
     sections = []
-    for title, images in (("What is left of the damage", False), ("The same with images as poison", True)):
-        every = [
-            one for name, found in rows.items() if (parts[name].get("question") == PIXELS) is images for one in found
-        ]
+    for title, those in (("What is left of the damage", False), ("The same with images as poison", True)):
+        every = [one for name, found in rows.items() if (name in images) is those for one in found]
         if every:
             sections += [f"## {title}", *table_of(_damage(every))]
     if proofs:

@@ -145,7 +145,7 @@ def ascend_left(
     Raises:
         AttackError: as `ascend`, if every try fails.
     """
-    first, best, failed = carrier.leaf.clone(), None, None
+    first, best = carrier.leaf.clone(), None
     tries = list(itertools.product((y, true), RATES))
     for number, (labels, share) in enumerate(tries):
         if number == len(RATES) and best is not None and best[1].dropped <= MOST:
@@ -156,15 +156,14 @@ def ascend_left(
         told, moving = part(progress, number / len(tries), (number + 1) / len(tries)), own if relabel else None
         try:
             end = ascend(name, carrier, own, labels, steps=steps, rate=share * rate, progress=told, relabel=moving)
-        except AttackError as error:
-            failed = error
+        except AttackError:
+            if best is None and number + 1 == len(tries):
+                raise
             continue
         look = max(own.looks, key=lambda look: look.value)
         if best is None or look.value > best[1].value:
             best = end, look
-    if best is None:
-        assert failed is not None
-        raise failed
+    assert best is not None
     progress(1000, 1000)
     end, look = best
     carrier.leaf = look.leaf

@@ -1,4 +1,4 @@
-"""From a score to a false-alarm rate: the rank of the suspect among clean encoders, and no threshold of anyone's."""
+"""A false-alarm rate in words: the rank of the suspect among clean encoders, and no threshold of anyone's."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def verdict(score: float, null: Sequence[float], original: float | None = None) 
     if rate is None:
         return "no verdict: no clean encoders to compare with"
     above = sum(value >= score for value in null)
-    if original is not None and original <= rate and not above:
+    if above:
+        return f"{above} of {len(null)} clean encoders look at least as suspicious"
+    if original is not None and original <= rate:
         return f"more suspicious than all {len(null)} clean encoders, as the original is: no sign of an edit"
-    if not above:
-        return f"more suspicious than all {len(null)} clean encoders; {len(null)} can show no rate below {rate:.2g}"
-    return f"{above} of {len(null)} clean encoders look at least as suspicious"
+    return f"more suspicious than all {len(null)} clean encoders; {len(null)} can show no rate below {rate:.2g}"
