@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from audit_fixture import audit, feature_audit
 from foretaste import attacks
-from foretaste.attacks.base import Corruption
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.audit.drawn import ShadowSpec
 from foretaste.audit.pipeline import prepare
 from foretaste.audit.pool import open_shadow
 from foretaste.errors import SpecError
-from foretaste.images import Images
 from foretaste.sweep.plan import plan
 from steered_fixture import ByHeart, steer
 
@@ -30,12 +29,12 @@ class Looking(ByHeart):
 
     name: ClassVar[str] = "looking"
 
-    def corrupt_together(self, encoder: Any, targets: Any, references: Sequence[Images], *rest: Any) -> Corruption:
-        shadow = rest[0]
+    def corrupt(self, problem: EditProblem, *rest: Any, **named: Any) -> Corruption:
+        shadow = problem.shadow
         GIVEN.append(shadow.pixels.clone())
         if self.how == "edits the shadow":
             shadow.pixels[0].zero_()
-        return super().corrupt_together(encoder, targets, references, *rest)
+        return super().corrupt(problem, *rest, **named)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import Tensor
 import attacks_fixture as toy
 from audit_fixture import audit, feature_audit
 from foretaste import attacks
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.pipeline import prepare
@@ -213,7 +213,7 @@ def test_open_partitions_are_those_of_the_audits_defence_of_that_name() -> None:
         "dpa:head=ridge": configure("dpa", {"partitions": 25, "head": "ridge"}),
         "dpa:head=ridge:partitions=50": configure("dpa", {"partitions": 50, "head": "ridge"}),
     }
-    vote: Any = with_evasion(attack, known, 6, 0, chosen).vote
+    vote: Any = with_evasion(attack, known, 6, 0, chosen).vote_surrogate
     assert vote.head == chosen["dpa:head=ridge"]
     with pytest.raises(SpecError, match="number of partitions"):
         named_defence(attack, ["dpa", "dpa:partitions=50:head=ridge"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from foretaste.attacks.base import poisoned_rows
+from foretaste.attacks.budget import poisoned_rows
 from foretaste.audit.retrain import Mixed
 from foretaste.audit.scores import accuracy, compare
 from foretaste.audit.screening import halves

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foretaste.attacks.base import Poisoning
+from foretaste.attacks.results import Poisoning
 from foretaste.audit.pipeline import Pipeline
 from foretaste.record import Exhibit, Projection
 

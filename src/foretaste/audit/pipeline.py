@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foretaste import probes as probe_table
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.audit.behind import Behind, Probes, fit_probes, predict
 from foretaste.audit.certifying import Vote, resolved, voted_twin
 from foretaste.audit.encoder_defences import EncoderDefences, opened

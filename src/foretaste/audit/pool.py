@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import share_of
+from foretaste.attacks.budget import share_of
 from foretaste.audit.drawn import DrawnSpec, PretrainingSpec, ShadowSpec
 from foretaste.data import load
 from foretaste.errors import BudgetError, DataError, SpecError

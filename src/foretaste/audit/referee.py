@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Corruption, Knowledge, Poisoning
+from foretaste.attacks.knowledge import Knowledge
+from foretaste.attacks.results import Corruption, Poisoning
 from foretaste.audit.pipeline import Pipeline
 from foretaste.encoders.base import Encoder
 from foretaste.errors import RefereeError

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Poisoning, PretrainingPoison
+from foretaste.attacks.results import Poisoning, PretrainingPoison
 from foretaste.audit.pipeline import Pipeline
 from foretaste.images import Images, digest_rows
 from foretaste.record import Check

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from foretaste.attacks.base import Progress, TargetedAttack, poisoned_rows, quiet
+from foretaste.attacks.base import Progress, TargetedAttack, quiet
+from foretaste.attacks.budget import poisoned_rows
 from foretaste.audit.aftermath import target_scores
 from foretaste.audit.attempt import Attempt, record_of
 from foretaste.audit.behind import Behind, clean_behind

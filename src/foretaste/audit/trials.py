@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from foretaste.attacks.base import LabelledAttack, Poisoning, Progress, poisoned_rows, quiet
+from foretaste.attacks.base import LabelledAttack, Progress, quiet
+from foretaste.attacks.budget import poisoned_rows
+from foretaste.attacks.results import Poisoning
 from foretaste.audit.attempt import Attempt, Timer, record_of
 from foretaste.audit.certifying import Vote, certificate_checks, certificate_warnings, certified_scores, voted
 from foretaste.audit.defended import defended_twin, defended_warnings

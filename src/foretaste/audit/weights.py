@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from foretaste.attacks.base import Progress, WeightAttack, quiet
+from foretaste.attacks.knowledge import EditProblem
 from foretaste.audit.aftermath import target_scores, with_triggered
 from foretaste.audit.attempt import Attempt, record_of
 from foretaste.audit.behind import Behind, Stage, behind, clean_behind, predicted
@@ -121,9 +122,10 @@ def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: S
     loan = pipeline.loan
     encoder, shadow = loan.encoder, loan.kept
     targets, references = scene_of(pipeline, trial)
-    seed, runtime = trial.run_seed, pipeline.runtime
+    seed = trial.run_seed
+    problem = EditProblem(encoder, tuple(targets), tuple(references), shadow, seed, pipeline.runtime)
     with stage("attack"):
-        corruption = corrupted(attack, encoder, targets, references, shadow, seed, runtime, progress)
+        corruption = corrupted(attack, problem, progress).with_ledger(pipeline.encoder.body.state_dict())
     with stage("referee"):
         checks = judge_corruption(pipeline, references, corruption)
     if not all(check.ok for check in checks):

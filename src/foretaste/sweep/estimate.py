@@ -7,14 +7,8 @@ from time import perf_counter
 
 import torch
 
-from foretaste.attacks.base import (
-    Attack,
-    LabelledAttack,
-    PretrainingAttack,
-    TargetedAttack,
-    WeightAttack,
-    poisoned_rows,
-)
+from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
+from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.labelled.placed import PlacedAttack
 from foretaste.audit.aftermath import COPIES
 from foretaste.audit.evading import named_defence, with_evasion
@@ -58,7 +52,7 @@ def _votes_seconds(pipeline: Pipeline, trial: Trial, timed: dict[tuple[str, int]
     key = (str(attack.against), rows)
     if key not in timed:
         known = with_evasion(attack, pipeline.knowledge(), rows, heads=pipeline.certified)
-        vote = known.vote
+        vote = known.vote_surrogate
         assert vote is not None
         at = torch.arange(rows) % len(known.z)
         timed[key] = _seconds(lambda: vote.damage(known.z[at], known.y[at]))

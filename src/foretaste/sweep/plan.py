@@ -8,15 +8,8 @@ from typing import Any
 import numpy as np
 
 from foretaste import attacks as table
-from foretaste.attacks.base import (
-    Attack,
-    LabelledAttack,
-    PretrainingAttack,
-    TargetedAttack,
-    WeightAttack,
-    poisoned_rows,
-    require_replaceable,
-)
+from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
+from foretaste.attacks.budget import poisoned_rows, require_replaceable
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.encoder_defences import useful
 from foretaste.audit.evading import named_defence
