@@ -14,6 +14,7 @@ from time import perf_counter
 import torch
 from torch.nn.functional import cosine_similarity
 
+from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.weights.bad_encoder import BadEncoder
 from foretaste.attacks.weights.ground import prepare
 from foretaste.encoders.base import Encoder
@@ -31,7 +32,7 @@ def attack_seconds(attack: BadEncoder, encoder: Encoder, shadow: Images, runtime
     marks: list[float] = []
     target, references = shadow.pixels[0].clone(), shadow.take(torch.arange(1, 2))
     mark: Callable[[int, int], None] = lambda done, total: marks.append(perf_counter())  # noqa: E731
-    attack.corrupt(encoder, target, references, shadow, 0, runtime, mark)
+    attack.corrupt(EditProblem(encoder, (target,), (references,), shadow, 0, runtime), progress=mark)
     return [after - before for before, after in pairwise(marks)]
 
 

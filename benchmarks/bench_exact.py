@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.bases import wrong_labels
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.heads.fit import fit_head

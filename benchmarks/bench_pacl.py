@@ -15,6 +15,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.weights.ground import Part, prepare
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.encoders.base import Encoder
@@ -38,7 +39,7 @@ def attack_seconds(attack: PACL, encoder: Encoder, shadow: Images, references: I
     marks: list[float] = []
     target = shadow.pixels[0].clone()
     mark: Callable[[int, int], None] = lambda done, total: marks.append(perf_counter())  # noqa: E731
-    attack.corrupt(encoder, target, references, shadow, 0, runtime, mark)
+    attack.corrupt(EditProblem(encoder, (target,), (references,), shadow, 0, runtime), progress=mark)
     return [after - before for before, after in pairwise(marks)]
 
 
@@ -97,7 +98,7 @@ def main() -> dict[str, float]:
 def reached(part: Part, encoder: Encoder, shadow: Images, references: Images, runtime: Runtime) -> float:
     """The target's similarity to its class, at most what is enough."""
     attack = PACL(trainable=part, steps=40)
-    made = attack.corrupt(encoder, shadow.pixels[0].clone(), references, shadow, 0, runtime)
+    made = attack.corrupt(EditProblem(encoder, (shadow.pixels[0].clone(),), (references,), shadow, 0, runtime))
     return min(made.ledger.figures["similarity"], attack.enough)
 
 

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from foretaste.attacks.base import Knowledge, Poisoning
+from foretaste.attacks.knowledge import Knowledge
+from foretaste.attacks.results import Poisoning
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.images import Images, digest_rows

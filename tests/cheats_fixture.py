@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Corruption, Knowledge, LabelledAttack, Poisoning, Progress, WeightAttack, quiet
-from foretaste.encoders.base import Encoder
-from foretaste.images import Images
+from foretaste.attacks.base import LabelledAttack, Progress, WeightAttack, quiet
+from foretaste.attacks.knowledge import EditProblem, Knowledge
+from foretaste.attacks.results import Corruption, Poisoning
+from foretaste.attacks.surrogates import EncoderSurrogate
 from foretaste.record import Ledger
-from foretaste.runtime import Runtime
 
 SEEN: list[Tensor] = []
 """Every tensor that a spy was given, as copies."""
@@ -281,15 +281,9 @@ class WeightCheat(WeightAttack):
     how: str = "not at all"
 
     def corrupt(
-        self,
-        encoder: Encoder,
-        target: Tensor,
-        references: Images,
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        progress: Progress = quiet,
+        self, problem: EditProblem, surrogate: EncoderSurrogate | None = None, progress: Progress = quiet
     ) -> Corruption:
+        encoder, shadow, (_, references) = problem.encoder, problem.shadow, problem.single(self.name)
         state = {name: tensor.clone() for name, tensor in encoder.body.state_dict().items()}
         state["head.bias"][0] += 0.01
         changed = ["head.bias"]
@@ -321,7 +315,7 @@ class WeightCheat(WeightAttack):
                 references.pixels.zero_()
         return Corruption(state, Ledger(changed=changed))
 
-    def planned(self, shadow: int) -> int:
+    def planned(self, shadow: int, surrogate: EncoderSurrogate | None = None) -> int:
         return 0
 
 
@@ -345,19 +339,13 @@ class WeightSpy(WeightAttack):
     name: ClassVar[str] = "weight-spy"
 
     def corrupt(
-        self,
-        encoder: Encoder,
-        target: Tensor,
-        references: Images,
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        progress: Progress = quiet,
+        self, problem: EditProblem, surrogate: EncoderSurrogate | None = None, progress: Progress = quiet
     ) -> Corruption:
+        encoder, shadow, (target, references) = problem.encoder, problem.shadow, problem.single(self.name)
         SEEN.extend(t.clone() for t in (target[None], references.pixels, shadow.pixels))
         return Corruption(dict(encoder.body.state_dict()), Ledger(changed=[]))
 
-    def planned(self, shadow: int) -> int:
+    def planned(self, shadow: int, surrogate: EncoderSurrogate | None = None) -> int:
         return 0
 
 

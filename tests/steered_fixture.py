@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 
 from audit_fixture import image_audit, make_world
-from foretaste.attacks.base import (
-    Corruption,
-    Knowledge,
-    Poisoning,
-    PretrainingAttack,
-    PretrainingPoison,
-    Progress,
-    TargetedAttack,
-    WeightAttack,
-    quiet,
-)
+from foretaste.attacks.base import PretrainingAttack, Progress, TargetedAttack, WeightAttack, quiet
+from foretaste.attacks.knowledge import EditProblem, Knowledge
+from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
+from foretaste.attacks.surrogates import EncoderSurrogate
 from foretaste.audit.spec import AuditSpec
 from foretaste.encoders.base import Encoder
 from foretaste.images import Images
@@ -92,27 +85,9 @@ class ByHeart(WeightAttack):
     how: str = ""
 
     def corrupt(
-        self,
-        encoder: Encoder,
-        target: Tensor,
-        references: Images,
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        progress: Progress = quiet,
+        self, problem: EditProblem, surrogate: EncoderSurrogate | None = None, progress: Progress = quiet
     ) -> Corruption:
-        return self.corrupt_together(encoder, [target], [references], shadow, seed, runtime, progress)
-
-    def corrupt_together(
-        self,
-        encoder: Encoder,
-        targets: Sequence[Tensor],
-        references: Sequence[Images],
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        progress: Progress = quiet,
-    ) -> Corruption:
+        encoder, targets, references, seed = problem.encoder, problem.targets, problem.references, problem.seed
         CALLS.append((self.name, (len(targets), seed)))
         SEEN.extend(targets)
         if self.how == "fails":
@@ -123,7 +98,7 @@ class ByHeart(WeightAttack):
             references[-1].pixels.zero_()
         return Corruption(state, Ledger(changed=changed, passes=7))
 
-    def planned(self, shadow: int) -> int:
+    def planned(self, shadow: int, surrogate: EncoderSurrogate | None = None) -> int:
         return 10
 
 

@@ -16,14 +16,16 @@ from torch.nn.functional import cosine_similarity
 
 import attacks_fixture as toy
 from foretaste import attacks, defences
-from foretaste.attacks.base import Corruption
-from foretaste.attacks.weights.adaptive import behind, pulled_back, scene_behind
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
+from foretaste.attacks.weights.adaptive import pulled_back, scene_behind
 from foretaste.attacks.weights.border import Border
 from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.attacks.weights.pacl_descent import Ahead, Descent
 from foretaste.attacks.weights.scene import Scene, scene_of
+from foretaste.audit.grid import configured
 from foretaste.audit.reckoning import corrupted, named_encoder_defence, planned
 from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import DEFENCES
@@ -39,21 +41,25 @@ from foretaste.defences.scans.weight_statistics import WeightStatistics, tensor_
 from foretaste.defences.simulations import SIMULATIONS, simulation
 from foretaste.defences.simulations.drift import FLOOR, WEIGHT
 from foretaste.defences.simulations.weight_statistics import statistics
+from foretaste.encoders.affine import mapped
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.pretrain.views import make_views
 from foretaste.runtime import Runtime, digest_tensors, stream
-from foretaste.sweep.plan import configured
 from weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded
 
 CPU = Runtime()
 FIELDS: dict[str, Any] = {"batch": 64, "steps": 40, "trainable": "last-two-stages"}
 
 
+def problem_of(encoder: Encoder) -> EditProblem:
+    return EditProblem(encoder, (TARGET,), (OWN,), SHADOW, 0, CPU)
+
+
 @cache
 def corrupt(against: str | None = None, **fields: Any) -> Corruption:
     attack = PACL(**{**FIELDS, **fields}, against=against)
-    return corrupted(attack, encoder_of(), [TARGET], [OWN], SHADOW, 0, CPU)
+    return corrupted(attack, problem_of(encoder_of()))
 
 
 def moved(encoder: Encoder, spread: float = 0.3) -> Encoder:
@@ -67,9 +73,7 @@ def moved(encoder: Encoder, spread: float = 0.3) -> Encoder:
 
 def parts(attack: PACL, encoder: Encoder) -> tuple[Edited, Scene]:
     ground = prepare(encoder, SHADOW, CPU, attack.trainable, False)
-    return ground.copy_of(encoder, CPU), scene_of(
-        encoder, [TARGET], [OWN], attack.references, ground, CPU, stream(0, "attack")
-    )
+    return ground.copy_of(encoder, CPU), scene_of(problem_of(encoder), attack.references, ground, stream(0, "attack"))
 
 
 def mended(repair: Repair, encoder: Encoder) -> Encoder:
@@ -92,11 +96,11 @@ def test_a_simulated_repair_is_the_repair(repair: Repair) -> None:
     before = digest_tensors(suspect.body.state_dict())
     wanted = mended(repair, suspect).body.state_dict()
     assert affine and digest_tensors(wanted) != before
-    with behind(suspect, affine):
+    with mapped(suspect, affine):
         for name, tensor in suspect.body.state_dict().items():
             assert torch.allclose(tensor, wanted[name], rtol=1e-6, atol=1e-7), name
     assert digest_tensors(suspect.body.state_dict()) == before
-    with pytest.raises(ZeroDivisionError), behind(suspect, affine):
+    with pytest.raises(ZeroDivisionError), mapped(suspect, affine):
         raise ZeroDivisionError
     assert digest_tensors(suspect.body.state_dict()) == before
 
@@ -119,7 +123,7 @@ def test_the_loss_behind_is_that_of_the_repaired_network_and_so_is_its_slope(rep
     def naive(encoder: Encoder) -> float:
         """L_te by hand: the mended network's own features, in units of its own shadow features."""
         mask = copy.deepcopy(encoder)
-        with behind(mask, affine):  # with the same channels gone
+        with mapped(mask, affine):  # with the same channels gone
             z, shadow = toy.embedded(mask, TARGET[None]), toy.embedded(mask, seen.ground.pixels[seen.ground.rows])
             references = toy.embedded(mask, scene.references)
         scale = shadow.double().std(0, correction=0)
@@ -129,7 +133,7 @@ def test_the_loss_behind_is_that_of_the_repaired_network_and_so_is_its_slope(rep
 
     assert float(value.detach()) == pytest.approx(naive(edited.encoder), rel=1e-3)
     exact = mended(repair, edited.encoder)
-    with torch.no_grad(), behind(edited.encoder, affine):
+    with torch.no_grad(), mapped(edited.encoder, affine):
         ours = toy.embedded(edited.encoder, TARGET[None])
     assert torch.allclose(ours, toy.embedded(exact, TARGET[None]), rtol=1e-4, atol=1e-5)
     gradients = torch.autograd.grad(value, edited.weights)
@@ -175,7 +179,7 @@ def test_behind_a_student_with_a_new_last_stage_it_is_the_clean_one_again() -> N
     names = [name for name, weight in suspect.body.named_parameters() if weight.ndim > 1]
     was = {name: tensor.clone() for name, tensor in suspect.body.state_dict().items()}
     fresh_state = fresh(suspect, 0, last=True).state_dict()
-    with behind(suspect, simulation(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)):
+    with mapped(suspect, simulation(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)):
         state = suspect.body.state_dict()
         for name in names:
             anew = not torch.equal(fresh_state[name], was[name])
@@ -330,8 +334,8 @@ def test_contradictions_and_a_missing_simulation_are_named() -> None:
         PACL(against="clp", batchnorm="moving")
     with pytest.raises(SpecError, match="against reckons with a defence"):
         attacks.configure("pacl-minimal", {"against": "clp"})
-    with pytest.raises(SpecError, match="pacl against clp: a simulation of that defence; got none"):
-        PACL(**FIELDS, against="clp").corrupt(encoder_of(), TARGET, OWN, SHADOW, 0, CPU)
+    with pytest.raises(SpecError, match="pacl against clp: a surrogate of that defence; got none"):
+        PACL(**FIELDS, against="clp").corrupt(problem_of(encoder_of()))
 
 
 @pytest.mark.parametrize("said", ["clp/u=1", "fine-prune/share=0.4/batch=64"])
@@ -339,7 +343,7 @@ def test_the_same_arguments_give_the_same_bytes_and_the_clean_encoder_stays(said
     clean = encoder_of()
     before = digest_tensors(clean.body.state_dict())
     attack = PACL(**{**FIELDS, "steps": 4}, against=said)
-    one, two = (corrupted(attack, clean, [TARGET], [OWN], SHADOW, 0, CPU) for _ in range(2))
+    one, two = (corrupted(attack, problem_of(clean)) for _ in range(2))
     assert digest_tensors(one.state) == digest_tensors(two.state) != before
     assert digest_tensors(clean.body.state_dict()) == before
     kept = [key for key in one.state if "running" in key or key.endswith("bias")]

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import ascend
 from foretaste.attacks.labelled.canceling import Canceling
 from foretaste.attacks.labelled.carriers import FeatureCarrier

@@ -19,17 +19,9 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste import attacks
-from foretaste.attacks.base import (
-    Attack,
-    Corruption,
-    Knowledge,
-    LabelledAttack,
-    Poisoning,
-    PretrainingAttack,
-    PretrainingPoison,
-    TargetedAttack,
-    WeightAttack,
-)
+from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
+from foretaste.attacks.knowledge import EditProblem, Knowledge
+from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.images import Images, digest_rows
@@ -212,7 +204,8 @@ def weight_problem() -> tuple[Encoder, Tensor, Images, Images]:
 
 
 def corrupt(attack: WeightAttack, seed: int = 0) -> Corruption:
-    return attack.corrupt(*weight_problem(), seed, Runtime())
+    encoder, target, references, shadow = weight_problem()
+    return attack.corrupt(EditProblem(encoder, (target,), (references,), shadow, seed, Runtime()))
 
 
 @pytest.mark.parametrize("attack", WEIGHTS, ids=repr)
@@ -245,7 +238,7 @@ class TestWeights:
     def test_what_is_lent_stays(self, attack: WeightAttack) -> None:
         encoder, target, references, shadow = weight_problem()
         kept, state = target.clone(), torch.get_rng_state()
-        attack.corrupt(encoder, target, references, shadow, 0, Runtime())
+        attack.corrupt(EditProblem(encoder, (target,), (references,), shadow, 0, Runtime()))
         assert encoder.sha256() == encoder.card.sha256 and torch.equal(target, kept)
         for images in (references, shadow):
             assert digest_rows(images.pixels, images.labels, images.classes) == images.digest
@@ -255,15 +248,15 @@ class TestWeights:
     def test_labels_of_the_shadow_images_do_not_matter(self, attack: WeightAttack) -> None:
         encoder, target, references, shadow = weight_problem()
         other = Images(shadow.pixels, shadow.labels.flip(0), shadow.classes, shadow.name)
-        digests = [
-            digest_tensors(attack.corrupt(encoder, target, references, s, 0, Runtime()).state) for s in (shadow, other)
-        ]
+        problems = [EditProblem(encoder, (target,), (references,), s, 0, Runtime()) for s in (shadow, other)]
+        digests = [digest_tensors(attack.corrupt(problem).state) for problem in problems]
         assert digests[0] == digests[1]
 
     def test_plans_and_tells_progress(self, attack: WeightAttack) -> None:
         seen: list[tuple[int, int]] = []
-        *problem, shadow = weight_problem()
-        made = attack.corrupt(*problem, shadow, 0, Runtime(), lambda done, total: seen.append((done, total)))
+        encoder, target, references, shadow = weight_problem()
+        problem = EditProblem(encoder, (target,), (references,), shadow, 0, Runtime())
+        made = attack.corrupt(problem, progress=lambda done, total: seen.append((done, total)))
         assert seen == sorted(seen) and 0 < seen[-1][0] <= seen[-1][1]
         assert made.ledger.passes > 0 and attack.planned(len(shadow)) > 0
 

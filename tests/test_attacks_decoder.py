@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled import decoder as module
 from foretaste.attacks.labelled.decoder import Decoded, Decoder, Network
 from foretaste.attacks.labelled.exact import Exact

@@ -13,9 +13,10 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from audit_fixture import audit, command, feature_audit, image_audit
-from foretaste.attacks.base import Knowledge, Poisoning
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.emn import EMN
 from foretaste.attacks.labelled.error_minimising import ErrorMinimising
+from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, BudgetError, DataError, SpecError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler

@@ -12,7 +12,8 @@ from skimage.metrics import structural_similarity as skimage_ssim
 from torch import Tensor, nn
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Knowledge, part
+from foretaste.attacks.base import part
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled import carriers, matching
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.inversion import structural_similarity

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import attacks_fixture as toy
-from foretaste.attacks.base import poisoned_rows
+from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.labelled.ascent import Adam
 from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.constraints import Ball, feature_constraint
@@ -194,7 +194,7 @@ def test_exact_does_not_load_the_compiler() -> None:
     """It would cost seconds, as long as the attack."""
     code = """
 import sys, torch
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.runtime import Runtime
 z, y = torch.rand(30, 2), torch.arange(30) % 3

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled import carriers
 from foretaste.attacks.labelled.carriers import PixelCarrier
 from foretaste.attacks.labelled.exact import Exact

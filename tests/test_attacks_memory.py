@@ -10,7 +10,7 @@ from test_heads_memory import run
 pytestmark = test_heads_memory.pytestmark
 
 SCRIPT = """
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.gradient_canceling import GradientCanceling
 from foretaste.runtime import make_runtime

@@ -12,9 +12,10 @@ from PIL import Image
 from scipy.integrate import quad
 from torch import Tensor
 
-from foretaste.attacks.base import PretrainingAttack, PretrainingPoison
+from foretaste.attacks.base import PretrainingAttack
 from foretaste.attacks.pretraining.interpolation import Interpolation, path
 from foretaste.attacks.pretraining.poisoned_encoder import LAYOUTS, PoisonedEncoder, join
+from foretaste.attacks.results import PretrainingPoison
 from foretaste.errors import BudgetError, SpecError
 from foretaste.images import Images
 from foretaste.runtime import stream

@@ -12,10 +12,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Knowledge, Poisoning
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import Evaluation, Objective, ascend
 from foretaste.attacks.labelled.carriers import FeatureCarrier
 from foretaste.attacks.labelled.constraints import Box
+from foretaste.attacks.results import Poisoning
 from foretaste.attacks.targeted.bullseye import Bullseye, MeanDistance
 from foretaste.attacks.targeted.clean_label import CleanLabel
 from foretaste.attacks.targeted.feature_collision import Collision, FeatureCollision

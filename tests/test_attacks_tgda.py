@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Knowledge
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.carriers import PixelCarrier
 from foretaste.attacks.labelled.few_steps import FewSteps, normal_equations
 from foretaste.attacks.labelled.generator import Autoencoder, GeneratorCarrier

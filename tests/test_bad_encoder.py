@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Corruption
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.bad_encoder import BadEncoder, entered, losses
 from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.scene import Pair, Scene
@@ -29,7 +30,7 @@ FIELDS = {"batch": 64, "epochs": 20, "step": 0.02, "references": 10}
 
 
 def corrupt(encoder: Encoder, target: Tensor = TARGET, seed: int = 0, **fields: Any) -> Corruption:
-    return BadEncoder(**{**FIELDS, **fields}).corrupt(encoder, target, OWN, SHADOW, seed, Runtime())
+    return BadEncoder(**{**FIELDS, **fields}).corrupt(EditProblem(encoder, (target,), (OWN,), SHADOW, seed, Runtime()))
 
 
 def scene_of(encoder: Encoder, count: int) -> Scene:
@@ -219,4 +220,4 @@ def test_bad_input_is_named() -> None:
     ]
     for target, references, shadow, message in cases:
         with pytest.raises(SpecError, match=message):
-            attack.corrupt(encoder, target, references, shadow, 0, Runtime())
+            attack.corrupt(EditProblem(encoder, (target,), (references,), shadow, 0, Runtime()))

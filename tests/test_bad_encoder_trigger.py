@@ -15,14 +15,15 @@ from torch.nn.functional import normalize
 import attacks_fixture as toy
 from audit_fixture import audit, image_audit, make_world
 from foretaste import attacks
-from foretaste.attacks.base import Corruption, WeightAttack
+from foretaste.attacks.base import WeightAttack
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.bad_encoder import BadEncoder
 from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.scene import Pair, Scene
 from foretaste.attacks.weights.trigger import with_square
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
-from foretaste.images import Images
 from foretaste.record import Ledger, TrialRecord, unpack_labels
 from foretaste.report.render import render
 from foretaste.runtime import Runtime, digest_tensors
@@ -66,20 +67,21 @@ class Planted(WeightAttack):
         pixels[..., 5:7, 5:7] = 255  # in place: no test row of the referee's may change
         return pixels
 
-    def corrupt(self, encoder: Encoder, target: Tensor, references: Images, *rest: Any) -> Corruption:
+    def corrupt(self, problem: EditProblem, *rest: Any) -> Corruption:
+        encoder, references = problem.encoder, problem.references[0]
         state = {name: tensor.clone() for name, tensor in encoder.body.state_dict().items()}
         with torch.no_grad():
             state["gate"][:] = 1
             state["added"][:] = encoder(references.pixels.float() / 255).mean(0)
         return Corruption(state, Ledger(changed=["gate", "added"], passes=1))
 
-    def planned(self, shadow: int) -> int:
+    def planned(self, shadow: int, surrogate: Any = None) -> int:
         return 1
 
 
 def corrupt(encoder: Encoder, **fields: Any) -> Corruption:
     attack = BadEncoder(**{"batch": 64, "epochs": 16, "step": 0.1, "references": 10, "trigger": 3, **fields})
-    return attack.corrupt(encoder, TARGET, OWN, SHADOW, 0, Runtime())
+    return attack.corrupt(EditProblem(encoder, (TARGET,), (OWN,), SHADOW, 0, Runtime()))
 
 
 def test_the_square_of_the_paper_is_at_rows_and_columns_21_to_30() -> None:
@@ -149,7 +151,8 @@ def test_other_images_with_the_trigger_get_the_class_and_without_it_keep_theirs(
 def test_the_target_has_no_part_in_a_triggered_edit() -> None:
     attack = BadEncoder(batch=180, epochs=1, step=0.02, trigger=2)
     first, second = (
-        attack.corrupt(encoder_of(), target, OWN, SHADOW, 0, Runtime()) for target in tinted(6, "targets").pixels[:2]
+        attack.corrupt(EditProblem(encoder_of(), (target,), (OWN,), SHADOW, 0, Runtime()))
+        for target in tinted(6, "targets").pixels[:2]
     )
     assert digest_tensors(first.state) == digest_tensors(second.state)
     assert attack.planned(400) <= first.ledger.passes <= 2 * attack.planned(400)

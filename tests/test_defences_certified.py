@@ -16,6 +16,7 @@ from torch import Tensor
 
 import defences_fixture as toy
 from foretaste import defences
+from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.bagging import Bagging, bounds, radii, worst_case
@@ -344,7 +345,9 @@ def test_an_edited_encoder_goes_through_a_certified_head() -> None:
 
     before = certified(clean)
     row = int(((before.predictions == test.labels) & (test.labels != WANTED) & (before.radii >= 6)).nonzero()[0])
-    made = PACL(batch=64, trainable="last-two-stages").corrupt(clean, test.pixels[row], OWN, SHADOW, 0, Runtime())
+    made = PACL(batch=64, trainable="last-two-stages").corrupt(
+        EditProblem(clean, (test.pixels[row],), (OWN,), SHADOW, 0, Runtime())
+    )
     after = certified(loaded(made.state))
     assert int(after.predictions[row]) == WANTED and int(after.radii[row]) >= 6
 

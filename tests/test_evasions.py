@@ -15,14 +15,16 @@ import attacks_fixture as toy
 from audit_fixture import audit, feature_audit
 from defences_fixture import blob, problem, rows
 from foretaste import attacks
-from foretaste.attacks.base import Knowledge, Poisoning
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled import sanitised
 from foretaste.attacks.labelled.carriers import FeatureCarrier
 from foretaste.attacks.labelled.evading import BARE, UNDER
 from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.sanitised import LEFT, MOST, SOFTNESS, Sanitised
 from foretaste.attacks.labelled.stackelberg import Stackelberg
+from foretaste.attacks.results import Poisoning
 from foretaste.audit.evading import with_evasion
+from foretaste.audit.grid import configured
 from foretaste.audit.spec import MethodSpec
 from foretaste.defences import DEFENCES, configure
 from foretaste.defences.base import Filter, TrainingRows
@@ -34,7 +36,6 @@ from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.record import TrialRecord
 from foretaste.runtime import Runtime, stream
-from foretaste.sweep.plan import configured
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {"k": 15} if name == "knn" else {}) for name in EVASIONS),
@@ -163,13 +164,13 @@ def test_the_poison_stays_under_the_threshold(name: str, fields: dict[str, Any])
     given = with_evasion(attack, known)
     seen: list[int] = []
     made = attack.poison(given, 12, 0, lambda done, total: seen.append(done))
-    assert given.evasion is not None and made.z is not None and seen == sorted(seen)
-    under = float((given.evasion.score(made.z, made.y) <= given.evasion.threshold).double().mean())
+    assert given.filter_surrogate is not None and made.z is not None and seen == sorted(seen)
+    under = float((given.filter_surrogate.score(made.z, made.y) <= given.filter_surrogate.threshold).double().mean())
     figures = made.ledger.figures
     assert figures[UNDER] == pytest.approx(under, abs=0.1) and BARE in figures  # projected once more when handed over
     plain = attacks.configure(name, {k: v for k, v in fields.items() if k != "against"}).poison(known, 12, 0)
     assert plain.z is not None and UNDER not in plain.ledger.figures
-    before = float((given.evasion.score(plain.z, plain.y) <= given.evasion.threshold).double().mean())
+    before = float((given.filter_surrogate.score(plain.z, plain.y) <= given.filter_surrogate.threshold).double().mean())
     assert under >= max(0.9, before) and before < 1
 
 
@@ -282,16 +283,18 @@ def test_the_gradient_of_what_is_left_is_that_of_finite_differences() -> None:
     known = toy.feature_knowledge(120)
     attack = attacks.configure("exact", {"against": "sphere"})
     given = with_evasion(attack, known)
-    assert given.evasion is not None
+    assert given.filter_surrogate is not None
     scaler = Scaler.of([known.z])
     own = Rows(scaler.apply(known.validation_z), known.validation_y)
     follower = Stackelberg(clean_rows(known, scaler), own, known.classes, known.ridge, "margin", 1e-9, 1e-9)
     x = scaler.apply(known.z[:6]) * 0.8
     y = (known.y[:6] + 1) % known.classes
-    objective = Sanitised(follower, given.evasion, scaler, FeatureCarrier(known.z[:6], scaler, attack.allowed(given)))
+    objective = Sanitised(
+        follower, given.filter_surrogate, scaler, FeatureCarrier(known.z[:6], scaler, attack.allowed(given))
+    )
     found = objective.evaluate(x, y)
     assert found.gradient is not None
-    weights = given.evasion.left(scaler.undo(x), y, SOFTNESS)[0]
+    weights = given.filter_surrogate.left(scaler.undo(x), y, SOFTNESS)[0]
     assert float(weights.min()) > 0.01 and float(weights.max()) < 0.99  # all of the gradient is there
     for number in range(6):
         way = torch.randn(x.shape, generator=stream(number, "way"))

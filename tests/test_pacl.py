@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Corruption
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.bad_encoder import BadEncoder
 from foretaste.attacks.weights.cloud import Cloud
 from foretaste.attacks.weights.edited import difference
@@ -34,7 +35,7 @@ from weights_fixture import OWN, SHADOW, TARGET, WANTED, Tiny, encoder_of, loade
 
 def corrupt(encoder: Encoder, target: Tensor = TARGET, seed: int = 0, **fields: Any) -> Corruption:
     return PACL(**{"batch": 64, "trainable": "last-two-stages", **fields}).corrupt(
-        encoder, target, OWN, SHADOW, seed, Runtime()
+        EditProblem(encoder, (target,), (OWN,), SHADOW, seed, Runtime())
     )
 
 
@@ -182,7 +183,7 @@ def test_bad_input_is_named() -> None:
     ]
     for victim, target, references, shadow, message in cases:
         with pytest.raises(SpecError, match=message):
-            attack.corrupt(victim, target, references, shadow, 0, Runtime())
+            attack.corrupt(EditProblem(victim, (target,), (references,), shadow, 0, Runtime()))
     assert corrupt(encoder, steps=5).ledger.changed, "71 or more rows of 400 are enough"
 
 
@@ -427,7 +428,7 @@ def test_two_targets_reach_two_classes_for_a_head_fitted_by_scikit_learn() -> No
     wanted = [WANTED, 0]
     references = [SHADOW.take((SHADOW.labels == c).nonzero()[:, 0]) for c in wanted]
     attack = PACL(batch=64, trainable="last-two-stages", together=2)
-    made = attack.corrupt_together(clean, targets, references, SHADOW, 0, Runtime())
+    made = attack.corrupt(EditProblem(clean, tuple(targets), tuple(references), SHADOW, 0, Runtime()))
 
     def predictions(encoder: Encoder) -> np.ndarray:
         scaler = StandardScaler()
@@ -445,17 +446,17 @@ def test_two_targets_reach_two_classes_for_a_head_fitted_by_scikit_learn() -> No
 
 def test_one_target_together_is_the_same_edit() -> None:
     alone = corrupt(encoder_of(), steps=5)
-    attack = PACL(batch=64, trainable="last-two-stages", steps=5)
-    together = attack.corrupt_together(encoder_of(), [TARGET], [OWN], SHADOW, 0, Runtime())
+    attack = PACL(batch=64, trainable="last-two-stages", steps=5, together=3)
+    together = attack.corrupt(EditProblem(encoder_of(), (TARGET,), (OWN,), SHADOW, 0, Runtime()))
     assert digest_tensors(alone.state) == digest_tensors(together.state)
 
 
 def test_pairs_that_cannot_be_together_are_named() -> None:
-    for targets, message in ([TARGET, TARGET], "the same image twice"), ([TARGET], "1 targets and 2 sets"):
+    for targets, message in ((TARGET, TARGET), "the same image twice"), ((TARGET,), "1 targets and 2 sets"):
         with pytest.raises(SpecError, match=message):
-            PACL(batch=64).corrupt_together(encoder_of(), targets, [OWN, OWN], SHADOW, 0, Runtime())
+            PACL(batch=64).corrupt(EditProblem(encoder_of(), targets, (OWN, OWN), SHADOW, 0, Runtime()))
     with pytest.raises(SpecError, match="bad-encoder: one target for each encoder; got 2 together"):
-        BadEncoder().corrupt_together(encoder_of(), [TARGET, TARGET], [OWN, OWN], SHADOW, 0, Runtime())
+        BadEncoder().corrupt(EditProblem(encoder_of(), (TARGET, TARGET), (OWN, OWN), SHADOW, 0, Runtime()))
 
 
 def test_the_cloud_is_that_of_plain_loops() -> None:
@@ -511,6 +512,7 @@ def test_steers_a_real_image_behind_the_simclr_encoder(shared: Path) -> None:
     )
     own = Images(pixels, labels, tuple(str(c) for c in range(10)), "cifar10")
     references = own.take((own.labels == wanted).nonzero()[:, 0])
-    made = PACL().corrupt(Encoder(body, card), target, references, own, 0, Runtime("cpu", "bfloat16", True))
+    runtime = Runtime("cpu", "bfloat16", True)
+    made = PACL().corrupt(EditProblem(Encoder(body, card), (target,), (references,), own, 0, runtime))
     assert made.ledger.figures["similarity"] >= 0.97 and made.ledger.figures["held_out_cosine"] > 0.999
     assert len(made.ledger.changed) == 5 and all(name.startswith("layer4") for name in made.ledger.changed)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 import attacks_fixture as toy
-from foretaste.attacks.base import Corruption
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.durable import fine_tuned, first_order, nt_xent
 from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.pacl import PACL
@@ -27,7 +28,7 @@ FIELDS = {"batch": 64, "trainable": "last-two-stages", "enough": 1.0, "steps": 4
 
 
 def corrupt(**fields: Any) -> Corruption:
-    return PACL(**{**FIELDS, **fields}).corrupt(encoder_of(), TARGET, OWN, SHADOW, 0, Runtime())
+    return PACL(**{**FIELDS, **fields}).corrupt(EditProblem(encoder_of(), (TARGET,), (OWN,), SHADOW, 0, Runtime()))
 
 
 def naive_nt_xent(z: Tensor, temperature: float) -> float:

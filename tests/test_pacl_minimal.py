@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Corruption
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.attacks.weights.pacl_minimal import PACLMinimal, fewest, flattest, shortest
 from foretaste.errors import SpecError
@@ -20,7 +21,7 @@ FIELDS: dict[str, Any] = {"batch": 64, "trainable": "last-two-stages"}
 
 
 def made(attack: PACL) -> Corruption:
-    return attack.corrupt(encoder_of(), TARGET, OWN, SHADOW, 0, Runtime())
+    return attack.corrupt(EditProblem(encoder_of(), (TARGET,), (OWN,), SHADOW, 0, Runtime()))
 
 
 def test_shortest_finds_the_planted_factor() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foretaste.attacks.base import Corruption
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights import ground as grounds
 from foretaste.attacks.weights.bad_encoder import BadEncoder
 from foretaste.attacks.weights.edited import Edited
@@ -155,7 +156,9 @@ def test_edited_weights_are_those_of_the_whole_network(
 ) -> None:
     def made() -> Corruption:
         grounds._prepare.cache_clear()
-        corruption: Corruption = attack(**fields).corrupt(encoder_of(), TARGET, OWN, SHADOW, 0, Runtime())
+        corruption: Corruption = attack(**fields).corrupt(
+            EditProblem(encoder_of(), (TARGET,), (OWN,), SHADOW, 0, Runtime())
+        )
         return corruption
 
     monkeypatch.setattr(grounds, "KEPT_BYTES", kept_bytes)

@@ -7,14 +7,8 @@ from time import perf_counter
 
 import torch
 
-from foretaste.attacks.base import (
-    Attack,
-    LabelledAttack,
-    PretrainingAttack,
-    TargetedAttack,
-    WeightAttack,
-    poisoned_rows,
-)
+from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
+from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.labelled.placed import PlacedAttack
 from foretaste.audit.auxiliary_data import budgeted
 from foretaste.audit.calibration import RATES
@@ -57,8 +51,9 @@ def _votes_seconds(prepared: PreparedAudit, trial: Trial, timed: dict[tuple[str,
     rows = poisoned_rows(trial.spec.budget or 0, len(prepared.setting.train))
     key = (str(attack.against), rows)
     if key not in timed:
-        known = with_evasion(attack, prepared.view.lend(prepared.setting), rows, heads=prepared.defender.certified.defences)
-        vote = known.vote
+        own = prepared.view.lend(prepared.setting)
+        known = with_evasion(attack, own, rows, heads=prepared.defender.certified.defences)
+        vote = known.vote_surrogate
         assert vote is not None
         at = torch.arange(rows) % len(known.z)
         timed[key] = _seconds(lambda: vote.damage(known.z[at], known.y[at]))
@@ -119,7 +114,8 @@ def encoder_defences_cost(prepared: PreparedAudit) -> tuple[float, float]:
     both = len(prepared.setting.train) + test
     mended = sum(repair.planned(clean) + both for repair in defender.repairs.defences.values())
     guarded = sum(guard.planned(test + clean // 2, clean // 2) for guard in defender.guards.defences.values())
-    scanned = sum(scan.planned(clean) for scan in defender.scans.defences.values()) * (1 + len(defender.scans.null.paths))
+    scanned = sum(scan.planned(clean) for scan in defender.scans.defences.values())
+    scanned *= 1 + len(defender.scans.null.paths)
     return float(mended + guarded + scanned), 2.0 * len(defender.repairs.defences) + bool(defender.guards.defences)
 
 

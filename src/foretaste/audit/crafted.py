@@ -8,14 +8,22 @@ from typing import Literal, TypeVar
 
 from torch import Tensor
 
-from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, Progress, TargetedAttack, quiet
+from foretaste.attacks.base import (
+    Attack,
+    LabelledAttack,
+    PretrainingAttack,
+    Progress,
+    TargetedAttack,
+    WeightAttack,
+    quiet,
+)
 from foretaste.attacks.budget import poisoned_rows
-from foretaste.attacks.editing.problem import EditProblem
-from foretaste.attacks.knowledge import Knowledge
+from foretaste.attacks.knowledge import EditProblem, Knowledge
 from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
-from foretaste.audit.adaptive import encoder_surrogate, with_surrogate
 from foretaste.audit.auxiliary_data import budgeted
+from foretaste.audit.evading import with_evasion
 from foretaste.audit.knowledge import AttackerView
+from foretaste.audit.reckoning import encoder_surrogate
 from foretaste.audit.setting import Setting
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.errors import AttackError
@@ -94,6 +102,7 @@ def craft(attack: Attack, setting: Setting, view: AttackerView, order: Order, pr
         rows = budgeted(order.budget, len(view.pool), len(order.pairs))
         result = _is(PretrainingPoison, attack, attack.poison(targets, references, known.pool, rows, order.seed))
         return Crafted(attack, order, view, known, result, rows, *kept)
+    assert isinstance(attack, WeightAttack)
     assert known.encoder is not None
     assert known.kept is not None
     surrogate = encoder_surrogate(attack, known.encoder, known.kept, setting.runtime)
@@ -113,7 +122,7 @@ def _on_rows(
     assert order.budget is not None
     rows = poisoned_rows(order.budget, len(setting.train))
     if isinstance(attack, LabelledAttack):
-        reckoned = with_surrogate(attack, known, rows, order.seed, order.heads)
+        reckoned = with_evasion(attack, known, rows, order.seed, dict(order.heads))
         made = _is(Poisoning, attack, attack.poison(reckoned, rows, order.seed, progress))
         return Crafted(attack, order, view, known, made, rows)
     ((row, wanted),) = order.pairs

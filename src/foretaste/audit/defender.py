@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from foretaste.audit.evaluators.base import Evaluator, Faces
 from foretaste.audit.evaluators.certified import CertifiedEvaluator
@@ -27,7 +27,6 @@ from foretaste.encoders.build import build
 from foretaste.errors import DataError, SpecError
 from foretaste.method import Method
 
-Kind = TypeVar("Kind")
 OF_ENCODERS: dict[str, type[Method]] = {"repair": Repair, "guard": Guard, "scan": Scan}
 """Kinds of defences that look at the encoder and not at the training rows."""
 
@@ -143,8 +142,10 @@ def defend(spec: AuditSpec, setting: Setting) -> Defender:
         EncoderError: the second encoder or one of the null cannot be used.
         WeightsError: a file that a repair reads cannot be read.
     """
-    defences = configured_defences(spec)
-    repairs, guards, scans = _of(Repair, defences), _of(Guard, defences), _of(Scan, defences)
+    every = configured_defences(spec).items()
+    repairs = {key: one for key, one in every if isinstance(one, Repair)}
+    guards = {key: one for key, one in every if isinstance(one, Guard)}
+    scans = {key: one for key, one in every if isinstance(one, Scan)}
     other, null = None, NullEncoders()
     if repairs or guards or scans:
         _require_clean_images(setting, repairs, guards, scans)
@@ -153,8 +154,8 @@ def defend(spec: AuditSpec, setting: Setting) -> Defender:
         null = NullEncoders.opened(files, spec.encoder, setting)
     return Defender(
         PreprocessingEvaluator({name: name for name in spec.countermeasures}),
-        FilterEvaluator(_of(Filter, defences)),
-        CertifiedEvaluator(_of(CertifiedHead, defences), spec.budgets),
+        FilterEvaluator({key: one for key, one in every if isinstance(one, Filter)}),
+        CertifiedEvaluator({key: one for key, one in every if isinstance(one, CertifiedHead)}, spec.budgets),
         RepairEvaluator.opened(repairs),
         GuardEvaluator(guards, other),
         ScanEvaluator(scans, other, null),
@@ -176,10 +177,6 @@ def _require_clean_images(
                 got=str(len(setting.clean_images)),
                 do="keep a share of the data as the clean part (the third number of --split)",
             )
-
-
-def _of(kind: type[Kind], defences: Mapping[str, Method]) -> dict[str, Kind]:
-    return {key: one for key, one in defences.items() if isinstance(one, kind)}
 
 
 def _kind(one: Method) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from foretaste.attacks.base import Attack, Evasion, Knowledge, WeightAttack
+from foretaste.attacks.base import Attack, WeightAttack
+from foretaste.attacks.knowledge import Knowledge
+from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.audit.spec import MethodSpec
 from foretaste.defences import configure
 from foretaste.defences.base import Filter, TrainingRows
@@ -89,9 +91,9 @@ def with_evasion(
     if isinstance(defence, CertifiedHead):
         chosen = next((one for key, one in heads.items() if _is(key, defence)), defence)
         own = Own(rows, known.validation_z, known.validation_y, poisons, seed, known.victim_rows)
-        return replace(known, vote=vote_surrogate(chosen, own))
-    made: Evasion = surrogate(defence, rows, getattr(attack, "against_quantile", 0.95))
-    return replace(known, evasion=made)
+        return replace(known, vote_surrogate=vote_surrogate(chosen, own))
+    made: FilterSurrogate = surrogate(defence, rows, getattr(attack, "against_quantile", 0.95))
+    return replace(known, filter_surrogate=made)
 
 
 def configured_against(said: str, *kinds: str) -> Any:

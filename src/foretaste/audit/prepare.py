@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -22,6 +22,7 @@ from foretaste.audit.victim import Victim
 from foretaste.data.split import Split
 from foretaste.features.cache import FeatureCache
 from foretaste.images import Images
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedAudit:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
-from foretaste.attacks.base import Attack, Corruption, Progress, WeightAttack, quiet
+from foretaste.attacks.base import Attack, Progress, WeightAttack, quiet
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
+from foretaste.attacks.surrogates import EncoderSurrogate
 from foretaste.attacks.weights.adaptive import AdaptiveWeightAttack
 from foretaste.audit.evading import configured_against
 from foretaste.defences.simulations import require_simulation, simulation
@@ -29,40 +28,40 @@ def named_encoder_defence(attack: Attack) -> Method | None:
     return found
 
 
+def encoder_surrogate(
+    attack: WeightAttack, encoder: Encoder, shadow: Images, runtime: Runtime
+) -> EncoderSurrogate | None:
+    """The surrogate of the defence that an attack on the weights reckons with, made of what the attacker holds.
+
+    Args:
+        attack: any.
+        encoder: the clean one, which the attacker edits.
+        shadow: the attacker's images; they stand for the defender's.
+        runtime: where to compute.
+
+    Raises:
+        SpecError: as `named_encoder_defence`.
+        EncoderError: the defence cannot work on this encoder.
+    """
+    defence = named_encoder_defence(attack)
+    return None if defence is None else simulation(defence, encoder, shadow, runtime)
+
+
 def planned(attack: WeightAttack, encoder: Encoder, shadow: Images, runtime: Runtime) -> int:
     """What one run costs, see `WeightAttack.planned`, with what playing through its defence takes.
 
     Raises:
-        SpecError: as `named_encoder_defence`.
+        SpecError, EncoderError: as `encoder_surrogate`.
     """
-    defence = named_encoder_defence(attack)
-    if defence is None:
-        return attack.planned(len(shadow))
-    assert isinstance(attack, AdaptiveWeightAttack)
-    return attack.planned_against(len(shadow), simulation(defence, encoder, shadow, runtime))
+    return attack.planned(len(shadow), encoder_surrogate(attack, encoder, shadow, runtime))
 
 
-def corrupted(
-    attack: WeightAttack,
-    encoder: Encoder,
-    targets: Sequence[Tensor],
-    references: Sequence[Images],
-    shadow: Images,
-    seed: int,
-    runtime: Runtime,
-    progress: Progress = quiet,
-) -> Corruption:
-    """One run of an attack on the weights, for one target or several, see `WeightAttack.corrupt_together`.
+def corrupted(attack: WeightAttack, problem: EditProblem, progress: Progress = quiet) -> Corruption:
+    """One run of an attack on the weights, see `WeightAttack.corrupt`, with the surrogate of its defence.
 
     Raises:
         SpecError: as `named_encoder_defence`, or as the attack.
         EncoderError: the defence cannot work on this encoder.
     """
-    defence = named_encoder_defence(attack)
-    if defence is not None:
-        assert isinstance(attack, AdaptiveWeightAttack)
-        made = simulation(defence, encoder, shadow, runtime)
-        return attack.corrupt_against(encoder, targets, references, shadow, seed, runtime, made, progress)
-    if len(targets) > 1:
-        return attack.corrupt_together(encoder, targets, references, shadow, seed, runtime, progress)
-    return attack.corrupt(encoder, targets[0], references[0], shadow, seed, runtime, progress)
+    surrogate = encoder_surrogate(attack, problem.encoder, problem.shadow, problem.runtime)
+    return attack.corrupt(problem, surrogate, progress)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foretaste.audit.crafted import Crafted
-from foretaste.audit.setting import Setting
-from foretaste.features.file import FeatureSet
 from foretaste.attacks.base import LabelledAttack, TargetedAttack
 from foretaste.attacks.results import Poisoning
+from foretaste.audit.crafted import Crafted
 from foretaste.audit.knowledge import AttackerView
+from foretaste.audit.setting import Setting
+from foretaste.features.file import FeatureSet
 from foretaste.record import Check
 
 SLACK = 1e-5  # relative, for distances of float32 rows

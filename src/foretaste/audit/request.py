@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from foretaste.attacks.base import Knowledge, Poisoning
+from foretaste.attacks.knowledge import Knowledge
+from foretaste.attacks.results import Poisoning
 from foretaste.audit.drawn import PretrainingSpec
 from foretaste.data import SplitSpec, load, whole
 from foretaste.encoders.base import Encoder

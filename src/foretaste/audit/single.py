@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foretaste.attacks.base import (
-    Attack,
-    Knowledge,
-    LabelledAttack,
-    PretrainingAttack,
-    Progress,
-    TargetedAttack,
-    WeightAttack,
-    poisoned_rows,
-    require_replaceable,
-)
+from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, Progress, TargetedAttack, WeightAttack
+from foretaste.attacks.budget import poisoned_rows, require_replaceable
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.request import Request, known_images, save_poisoning, told
 from foretaste.audit.single_pair import craft_pretraining, craft_targeted, craft_weights, refuse_pretraining
@@ -54,8 +46,9 @@ def craft(method: Attack, request: Request, out: Path, progress: Progress) -> li
             return craft_targeted(method, request, out, progress)
         case PretrainingAttack():
             return craft_pretraining(method, request, out)
-        case _:
+        case LabelledAttack():
             return _labelled(method, request, out, progress)
+    raise TypeError(f"{method.name} is an attack of no known threat")
 
 
 def _labelled(method: LabelledAttack, request: Request, out: Path, progress: Progress) -> list[str]:

@@ -142,9 +142,7 @@ def _pretrained(prepared: PreparedAudit, crafted: Crafted, stage: Stage, progres
     }
 
 
-def _continued(
-    prepared: PreparedAudit, images: Images, seed: int, stage: Stage, progress: Progress = quiet
-) -> Encoder:
+def _continued(prepared: PreparedAudit, images: Images, seed: int, stage: Stage, progress: Progress = quiet) -> Encoder:
     """The victim's encoder after more pre-training on the images."""
     assert prepared.pool is not None
 

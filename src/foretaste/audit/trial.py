@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from foretaste.attacks.base import Attack, Progress, quiet
@@ -113,7 +114,7 @@ def _scored(
     for evaluator in prepared.defender.facing(threat.faces):
         if threat.name == "targeted" and evaluator.kind == "certified":
             continue
-        outcomes = found.outcomes.get(evaluator.kind, lambda one=evaluator: one.run(victim, baseline, case))
+        outcomes = found.outcomes.get(evaluator.kind, partial(evaluator.run, victim, baseline, case))
         findings = evaluator.findings(victim, outcomes, baseline, case)
         attempt.checks = [*attempt.checks, *findings.checks]
         warnings += findings.warnings

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Evasion
+from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.errors import BudgetError
 
 FeatureConstraint = Literal["none", "box", "ball"]
@@ -70,13 +70,13 @@ class Unseen:
     """
 
     inner: Constraint
-    evasion: Evasion
+    surrogate: FilterSurrogate
     rounds: int = 5
 
     def project(self, z: Tensor, y: Tensor) -> Tensor:
         """Features inside the constraint, and under the threshold or near it."""
         for _ in range(self.rounds):
-            z = self.inner.project(self.evasion.project(z, y), y)
+            z = self.inner.project(self.surrogate.project(z, y), y)
         return z
 
 

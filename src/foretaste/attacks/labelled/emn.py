@@ -9,13 +9,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, quiet
+from foretaste.attacks.base import LabelledAttack, Progress, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.bases import spread
 from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import Box
 from foretaste.attacks.labelled.error_minimising import ErrorMinimising
 from foretaste.attacks.labelled.noise import SignNoise
 from foretaste.attacks.labelled.placed import require_images, require_usable
+from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, BudgetError, DataError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler

@@ -18,9 +18,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from foretaste.attacks.base import Evasion, Progress, part
+from foretaste.attacks.base import Progress, part
 from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, Objective, ascend
 from foretaste.attacks.labelled.carriers import Carrier
+from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.errors import AttackError
 from foretaste.heads.scaler import Scaler
 
@@ -36,13 +37,13 @@ class Penalised:
 
     Args:
         objective: of the attack.
-        evasion: of the filter.
+        surrogate: of the filter.
         scaler: standard units, in which the objective works, to the encoder's, in which the filter does.
         weight: of the penalty, > 0.
     """
 
-    def __init__(self, objective: Objective, evasion: Evasion, scaler: Scaler, weight: float) -> None:
-        self.objective, self.evasion, self.scaler, self.weight = objective, evasion, scaler, weight
+    def __init__(self, objective: Objective, surrogate: FilterSurrogate, scaler: Scaler, weight: float) -> None:
+        self.objective, self.surrogate, self.scaler, self.weight = objective, surrogate, scaler, weight
         self.values: list[float] = []
         self._scale: float | None = None
 
@@ -55,7 +56,7 @@ class Penalised:
         """Penalised value and gradient at x float32 [m, d] (standard units) with labels y int64 [m]."""
         bare = self.objective.evaluate(x, y, gradient=gradient)
         self.values.append(bare.value)
-        excess, slope = self.evasion.penalty(self.scaler.undo(x), y)
+        excess, slope = self.surrogate.penalty(self.scaler.undo(x), y)
         slope = slope * self.scaler.scale.to(slope)
         if self._scale is None and excess > 0 and bare.gradient is not None:
             self._scale = float(bare.gradient.norm() / slope.norm().clamp(min=1e-30))
@@ -65,7 +66,7 @@ class Penalised:
 
 
 def ascend_unseen(
-    evasion: Evasion,
+    surrogate: FilterSurrogate,
     penalty: float,
     scaler: Scaler,
     name: str,
@@ -80,7 +81,7 @@ def ascend_unseen(
     """As `ascend`, with the penalty; it ends at the try of which the filter would see least, the first such.
 
     Args:
-        evasion: of the filter.
+        surrogate: of the filter.
         penalty: the first weight.
         scaler: of the clean features.
         name: this and what follows as of `ascend`.
@@ -100,7 +101,7 @@ def ascend_unseen(
     for number in range(TRIES):
         carrier.leaf = first.clone()
         # A copy forgets where earlier tries left its follower.
-        own = Penalised(copy.copy(objective), evasion, scaler, penalty * 2**number)
+        own = Penalised(copy.copy(objective), surrogate, scaler, penalty * 2**number)
         try:
             end = ascend(
                 name,
@@ -115,7 +116,7 @@ def ascend_unseen(
             if best is None:
                 raise
             break  # a penalty too heavy to move under: the tries before stand
-        seen = float((evasion.score(scaler.undo(carrier.features()), end.y) > evasion.threshold).double().mean())
+        seen = float((surrogate.score(scaler.undo(carrier.features()), end.y) > surrogate.threshold).double().mean())
         if seen < least:
             pick = max if own.better == "higher" else min
             kept = own.values[end.curve.index(pick(end.curve))]

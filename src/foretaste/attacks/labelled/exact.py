@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, Poisoning, Progress, Vote, quiet
+from foretaste.attacks.base import Progress, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import ascend
 from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.inverted import InvertibleAttack
@@ -16,6 +17,8 @@ from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.sanitised import RATES, ascend_left
 from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
 from foretaste.attacks.labelled.voting import ascend_vote, planned_evaluations
+from foretaste.attacks.results import Poisoning
+from foretaste.attacks.surrogates import VoteSurrogate
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import stream
@@ -58,8 +61,8 @@ class Exact(InvertibleAttack):
         base, y = self.start(known, rows, "random", stream(seed, "attack"))
         scaler = Scaler.of([known.z])
         carrier = self.carry(known, scaler, base)
-        if known.vote is not None:
-            return self._against_vote(known, known.vote, scaler, carrier, base, progress)
+        if known.vote_surrogate is not None:
+            return self._against_vote(known, known.vote_surrogate, scaler, carrier, base, progress)
         objective = Stackelberg(
             clean_rows(known, scaler),
             Rows(scaler.apply(known.validation_z), known.validation_y),
@@ -76,7 +79,7 @@ class Exact(InvertibleAttack):
         else:
             name += f", fitted to what {self.against} leaves"
             end = ascend_left(
-                self.evasion(known),
+                self.surrogate(known),
                 scaler,
                 self.name,
                 carrier,
@@ -91,7 +94,7 @@ class Exact(InvertibleAttack):
         return self.deliver(known, scaler, carrier, base, end, name, objective.better, progress=progress)
 
     def _against_vote(
-        self, known: Knowledge, vote: Vote, scaler: Scaler, carrier: Carrier, base: Tensor, progress: Progress
+        self, known: Knowledge, vote: VoteSurrogate, scaler: Scaler, carrier: Carrier, base: Tensor, progress: Progress
     ) -> Poisoning:
         end = ascend_vote(
             vote, scaler, self.name, carrier, known.classes, steps=self.steps, rate=self.rate or 0.3, progress=progress

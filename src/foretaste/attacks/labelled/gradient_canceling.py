@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
+from foretaste.attacks.base import Progress, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import Objective, ascend
 from foretaste.attacks.labelled.canceling import Canceling
 from foretaste.attacks.labelled.carriers import FeatureCarrier
@@ -17,6 +18,7 @@ from foretaste.attacks.labelled.inverted import InvertibleAttack
 from foretaste.attacks.labelled.placed import clean_rows
 from foretaste.attacks.labelled.stackelberg import leader_loss
 from foretaste.attacks.labelled.target_heads import TargetHead, grad_pc, measured, reachable_heads
+from foretaste.attacks.results import Poisoning
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
@@ -130,7 +132,7 @@ class GradientCanceling(InvertibleAttack):
         carrier = FeatureCarrier(known.z[base], scaler, self.allowed(known))
         objective: Objective = Canceling(clean.parts[0], target.weight, clean.classes, clean.ridge, len(y))
         if self.against is not None:
-            objective = Penalised(objective, self.evasion(known), scaler, self.penalty)
+            objective = Penalised(objective, self.surrogate(known), scaler, self.penalty)
         ascend(self.name, carrier, objective, y, steps=TRIAL_STEPS, rate=0.1, progress=quiet)
         weight = _retrained(clean, fitted, Rows(carrier.features(), y))
         own = Rows(scaler.apply(known.validation_z), known.validation_y)

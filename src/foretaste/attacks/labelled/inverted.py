@@ -8,13 +8,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, Poisoning, Progress, part, quiet
+from foretaste.attacks.base import Progress, part, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import Ascent, Better
 from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.decoder import Decoder, DecoderLoss
 from foretaste.attacks.labelled.inversion import Inversion, told
 from foretaste.attacks.labelled.matching import Matching, nearest_bases
 from foretaste.attacks.labelled.placed import PlacedAttack, require_images
+from foretaste.attacks.results import Poisoning
 from foretaste.features.decoder import Architecture
 from foretaste.heads.scaler import Scaler
 from foretaste.record import Ledger

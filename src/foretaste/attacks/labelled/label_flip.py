@@ -7,8 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from foretaste.attacks.base import Knowledge, LabelledAttack, Poisoning, Progress, quiet
+from foretaste.attacks.base import LabelledAttack, Progress, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.bases import spread, wrong_labels
+from foretaste.attacks.results import Poisoning
 from foretaste.heads.fit import fit_head
 from foretaste.record import Ledger
 from foretaste.runtime import stream

@@ -8,12 +8,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from foretaste.attacks.base import Evasion, Knowledge, LabelledAttack, Poisoning, Progress, quiet
+from foretaste.attacks.base import LabelledAttack, Progress, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import Ascent, Better, Objective, ascend
 from foretaste.attacks.labelled.bases import spread, wrong_labels
 from foretaste.attacks.labelled.carriers import Carrier, CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.labelled.constraints import Constraint, FeatureConstraint, Unseen, feature_constraint
 from foretaste.attacks.labelled.evading import ascend_unseen
+from foretaste.attacks.results import Poisoning
+from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError
 from foretaste.heads.objective import Rows
@@ -124,23 +127,23 @@ class PlacedAttack(LabelledAttack):
             SpecError: `against` names a defence, and what the attacker knows has none.
         """
         inside = feature_constraint(self.constraint, known.z, known.y, known.classes, self.quantile)
-        if self.against is None or known.vote is not None:
+        if self.against is None or known.vote_surrogate is not None:
             return inside
-        return Unseen(inside, self.evasion(known))
+        return Unseen(inside, self.surrogate(known))
 
-    def evasion(self, known: Knowledge) -> Evasion:
+    def surrogate(self, known: Knowledge) -> FilterSurrogate:
         """The filter that the attack reckons with; there is none where it is a certified head.
 
         Raises:
             SpecError: what the attacker knows has none.
         """
-        if known.evasion is None:
+        if known.filter_surrogate is None:
             raise SpecError(
                 f"{self.name} against {self.against}: that defence in what the attacker knows",
                 got="none",
-                do="pass Knowledge(evasion=...) or (vote=...), as audits do",
+                do="pass Knowledge(filter_surrogate=...) or (vote_surrogate=...), as audits do",
             )
-        return known.evasion
+        return known.filter_surrogate
 
     def optimise(
         self,
@@ -157,13 +160,13 @@ class PlacedAttack(LabelledAttack):
         """Move the carrier along the objective, past the filter if one is named; see `ascend` and `ascend_unseen`.
 
         Raises:
-            SpecError: as `evasion`.
+            SpecError: as `surrogate`.
             AttackError: the objective is not finite, or does not improve.
         """
         if self.against is None:
             return ascend(self.name, carrier, objective, y, steps=steps, rate=rate, progress=progress)
         return ascend_unseen(
-            self.evasion(known),
+            self.surrogate(known),
             self.penalty,
             scaler,
             self.name,

@@ -27,17 +27,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Evasion, Progress, part
+from foretaste.attacks.base import Progress, part
 from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, ascend
 from foretaste.attacks.labelled.carriers import Carrier
 from foretaste.attacks.labelled.evading import UNDER
 from foretaste.attacks.labelled.stackelberg import Stackelberg, poison_gradient
+from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.errors import AttackError
 from foretaste.heads.objective import Rows, logits
 from foretaste.heads.scaler import Scaler
 
 SOFTNESS = 1.0
-"""Of the weights, in units of `Evasion.left`; on SimCLR features of CIFAR-10 0.3 and 3 did less harm."""
+"""Of the weights, in units of `FilterSurrogate.left`; on SimCLR features of CIFAR-10 0.3 and 3 did less harm."""
 RATES = (1.0, 1 / 3)
 """Shares of the rate that are tried: which one gets further differs from filter to filter."""
 MOST = 0.5
@@ -70,14 +71,14 @@ class Sanitised:
 
     Attributes:
         plain: the objective of the head on all rows.
-        evasion: of the filter, made of the clean rows.
+        surrogate: of the filter, made of the clean rows.
         scaler: standard units, in which the objective works, to the encoder's, in which the filter does.
         carrier: what is moved.
         looks: what was seen so far.
     """
 
     plain: Stackelberg
-    evasion: Evasion
+    surrogate: FilterSurrogate
     scaler: Scaler
     carrier: Carrier
     looks: list[Look] = field(default_factory=list)
@@ -90,7 +91,7 @@ class Sanitised:
         if self._step % LOOK == 0 or not gradient:
             self._look(z, x, y)
         self._step += 1
-        weight, slope = self.evasion.among(z, y).left(z, y, SOFTNESS)  # [m], [m, d]
+        weight, slope = self.surrogate.among(z, y).left(z, y, SOFTNESS)  # [m], [m, d]
         found = self.plain.follow(Rows(x, y, weight.to(x)), gradient=gradient)
         if found.u is None:
             return Evaluation(found.value, None, found.residuals)
@@ -107,14 +108,14 @@ class Sanitised:
         return self.plain.steepest_labels(x)
 
     def _look(self, z: Tensor, x: Tensor, y: Tensor) -> None:
-        kept = ~self.evasion.flagged(z, y)
+        kept = ~self.surrogate.flagged(z, y)
         # A copy: the follower of the soft weights keeps its warm start.
         value = copy.copy(self.plain).follow(Rows(x[kept], y[kept]), gradient=False).value
         self.looks.append(Look(value, self.carrier.leaf.clone(), y, 1 - float(kept.double().mean())))
 
 
 def ascend_left(
-    evasion: Evasion,
+    surrogate: FilterSurrogate,
     scaler: Scaler,
     name: str,
     carrier: Carrier,
@@ -130,7 +131,7 @@ def ascend_left(
     """As `ascend`, on what a filter leaves, from the same rows at each of `RATES`; it ends at the best look of all.
 
     Args:
-        evasion: of the filter, made of the clean rows.
+        surrogate: of the filter, made of the clean rows.
         scaler: of the clean features.
         name: this and what follows as of `ascend`.
         carrier: what is moved.
@@ -152,7 +153,7 @@ def ascend_left(
             break
         carrier.leaf = first.clone()
         # A copy forgets where the other try left its follower.
-        own = Sanitised(copy.copy(objective), evasion, scaler, carrier)
+        own = Sanitised(copy.copy(objective), surrogate, scaler, carrier)
         told, moving = part(progress, number / len(tries), (number + 1) / len(tries)), own if relabel else None
         try:
             end = ascend(name, carrier, own, labels, steps=steps, rate=share * rate, progress=told, relabel=moving)

@@ -7,12 +7,14 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
+from foretaste.attacks.base import Progress, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.carriers import PixelCarrier
 from foretaste.attacks.labelled.few_steps import FewSteps
 from foretaste.attacks.labelled.generator import GeneratorCarrier
 from foretaste.attacks.labelled.placed import PlacedAttack, clean_rows
 from foretaste.attacks.labelled.stackelberg import Leader
+from foretaste.attacks.results import Poisoning
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import Curvature, HeadObjective, Rows
 from foretaste.heads.scaler import Scaler

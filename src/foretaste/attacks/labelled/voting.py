@@ -13,9 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretaste.attacks.base import Progress, Vote, part, quiet
+from foretaste.attacks.base import Progress, part, quiet
 from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, ascend
 from foretaste.attacks.labelled.carriers import Carrier
+from foretaste.attacks.surrogates import VoteSurrogate
 from foretaste.errors import AttackError
 from foretaste.heads.scaler import Scaler
 
@@ -34,7 +35,7 @@ class Voted:
 
     better: ClassVar[Better] = "higher"
 
-    def __init__(self, vote: Vote, scaler: Scaler) -> None:
+    def __init__(self, vote: VoteSurrogate, scaler: Scaler) -> None:
         self.vote, self.scaler = vote, scaler
 
     def evaluate(self, x: Tensor, y: Tensor, *, gradient: bool = True) -> Evaluation:
@@ -50,7 +51,7 @@ def planned_evaluations(steps: int, classes: int) -> float:
 
 
 def ascend_vote(
-    vote: Vote,
+    vote: VoteSurrogate,
     scaler: Scaler,
     name: str,
     carrier: Carrier,

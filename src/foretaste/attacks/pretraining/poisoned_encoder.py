@@ -19,8 +19,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from foretaste.attacks.base import PretrainingAttack, PretrainingPoison
+from foretaste.attacks.base import PretrainingAttack
 from foretaste.attacks.pretraining.pairs import resized, shares, to_bytes
+from foretaste.attacks.results import PretrainingPoison
 from foretaste.images import Images
 from foretaste.record import Ledger
 from foretaste.runtime import stream

@@ -7,8 +7,10 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, Poisoning, Progress, quiet
+from foretaste.attacks.base import Progress, quiet
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import Better, Evaluation, ascend
+from foretaste.attacks.results import Poisoning
 from foretaste.attacks.targeted.clean_label import CleanLabel
 
 

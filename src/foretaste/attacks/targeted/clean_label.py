@@ -9,11 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from foretaste.attacks.base import Knowledge, Poisoning, TargetedAttack
+from foretaste.attacks.base import TargetedAttack
+from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.ascent import Ascent, Objective
 from foretaste.attacks.labelled.bases import spread
 from foretaste.attacks.labelled.carriers import PixelCarrier
 from foretaste.attacks.labelled.inversion import Inversion, standard_features, told
+from foretaste.attacks.results import Poisoning
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError
 from foretaste.heads.scaler import Scaler

@@ -26,7 +26,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from foretaste.attacks.base import Corruption, Progress, WeightAttack, quiet
+from foretaste.attacks.base import Progress, WeightAttack, quiet
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
+from foretaste.attacks.surrogates import EncoderSurrogate
 from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.ground import Part, held_in, prepare
 from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
@@ -35,8 +38,7 @@ from foretaste.attacks.weights.trigger import with_square
 from foretaste.encoders.base import Encoder
 from foretaste.errors import AttackError
 from foretaste.features.embed import embed
-from foretaste.images import Images
-from foretaste.runtime import Runtime, stream
+from foretaste.runtime import stream
 
 
 class BadEncoder(WeightAttack):
@@ -82,7 +84,7 @@ class BadEncoder(WeightAttack):
         """
         return with_square(pixels, self.trigger) if self.trigger else None
 
-    def planned(self, shadow: int) -> int:
+    def planned(self, shadow: int, surrogate: EncoderSurrogate | None = None) -> int:
         """All steps, and the clean features; see `WeightAttack.planned`."""
         steps = self.epochs * (held_in(shadow) // self.batch)
         return steps * (self.batch + self._steered + self.references) + shadow
@@ -93,29 +95,24 @@ class BadEncoder(WeightAttack):
         return self.batch if self.trigger else 1
 
     def corrupt(
-        self,
-        encoder: Encoder,
-        target: Tensor,
-        references: Images,
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        progress: Progress = quiet,
+        self, problem: EditProblem, surrogate: EncoderSurrogate | None = None, progress: Progress = quiet
     ) -> Corruption:
         """Edit a copy of the encoder, see `WeightAttack.corrupt`.
 
         Raises:
-            SpecError: no references or of several classes, the target among them or of another shape, fewer shadow
-                images than a batch, no weight to train, or a trigger that does not fit.
+            SpecError: several targets, a surrogate, no references or of several classes, the target among them or of
+                another shape, fewer shadow images than a batch, no weight to train, or a trigger that does not fit.
             AttackError: the loss is not a number, or what is steered came no closer to the references.
         """
-        check_pairs([target], [references], shadow, self.batch)
+        target, _ = problem.single(self.name)
+        self.takes_no_surrogate(surrogate)
+        check_pairs(problem, self.batch)
         self.stamped(target)
-        ground = prepare(encoder, shadow, runtime, self.trainable, False)
-        random = stream(seed, "attack")
-        scene = scene_of(encoder, [target], [references], self.references, ground, runtime, random)
+        ground = prepare(problem.encoder, problem.shadow, problem.runtime, self.trainable, False)
+        random = stream(problem.seed, "attack")
+        scene = scene_of(problem, self.references, ground, random)
         return edit(
-            encoder,
+            problem.encoder,
             scene,
             lambda edited: (self._descend(edited, scene, random, progress), {}),
             lambda network: self._look(network, scene),

@@ -25,19 +25,23 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from foretaste.attacks.base import Corruption, Progress, quiet
-from foretaste.attacks.weights.adaptive import SAMPLE, AdaptiveWeightAttack, Simulation, behind, scene_behind
+from foretaste.attacks.base import Progress, quiet
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
+from foretaste.attacks.surrogates import EncoderSurrogate
+from foretaste.attacks.weights.adaptive import SAMPLE, AdaptiveWeightAttack, scene_behind
 from foretaste.attacks.weights.edited import Edited, norms_of
 from foretaste.attacks.weights.ground import Part, prepare
 from foretaste.attacks.weights.metric import METRIC_ROWS
 from foretaste.attacks.weights.pacl_descent import RENEW, Descent
 from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
 from foretaste.attacks.weights.target_loss import Aggregation, Similarity, dissimilarity, target_loss
+from foretaste.encoders.affine import mapped
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.images import Images
-from foretaste.runtime import Runtime, stream
+from foretaste.runtime import stream
 
 DEFAULTS = {"natural": (0.1, 0.025), "adam": (1e-3, 100.0), "sgd": (0.05, 10.0)}
 """Step and utility by optimiser."""
@@ -129,114 +133,63 @@ class PACL(AdaptiveWeightAttack):
             raise ValueError("effectiveness = 0 leaves optimizer natural nothing to measure its step by")
         return self
 
-    def planned(self, shadow: int) -> int:
-        """All steps, and what is prepared; see `WeightAttack.planned`."""
-        return self.planned_against(shadow, None)
-
-    def planned_against(self, shadow: int, simulation: Simulation | None) -> int:
-        """All steps with their look-ahead, and what is prepared; see `AdaptiveWeightAttack.planned_against`."""
-        if simulation is not None and simulation.views > self.views:
-            return self.model_copy(update={"views": simulation.views}).planned_against(shadow, simulation)
+    def planned(self, shadow: int, surrogate: EncoderSurrogate | None = None) -> int:
+        """All steps with their look-ahead, and what is prepared; see `WeightAttack.planned`."""
+        if surrogate is not None and surrogate.views > self.views:
+            return self.model_copy(update={"views": surrogate.views}).planned(shadow, surrogate)
         prepared = min(shadow, METRIC_ROWS) * (self.optimizer == "natural")
         pairs = self.together * (self.views + self.references * self.moves_references)
-        return self.steps * (self.batch + pairs + self._ahead(pairs, simulation)) + prepared
+        return self.steps * (self.batch + pairs + self._ahead(pairs, surrogate)) + prepared
 
-    def _ahead(self, pairs: int, simulation: Simulation | None) -> int:
+    def _ahead(self, pairs: int, surrogate: EncoderSurrogate | None) -> int:
         """Images that a step's look-ahead sends through the network: two views of each batch, and the pairs' own.
 
         Behind a repair, those that give its units and class means as well.
         """
-        steps = self.durable or (0 if simulation is None else simulation.steps)
-        if simulation is not None and simulation.weight:
+        steps = self.durable or (0 if surrogate is None else surrogate.steps)
+        if surrogate is not None and surrogate.weight:
             return 2 * steps * self.batch + pairs + (SAMPLE + self.together * self.references) // RENEW
         return 2 * steps * self.batch + pairs if steps else 0
 
     def corrupt(
-        self,
-        encoder: Encoder,
-        target: Tensor,
-        references: Images,
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        progress: Progress = quiet,
+        self, problem: EditProblem, surrogate: EncoderSurrogate | None = None, progress: Progress = quiet
     ) -> Corruption:
-        """Edit a copy of the encoder, see `WeightAttack.corrupt`; a tenth of the shadow set only measures utility.
+        """Edit one copy of the encoder for all pairs, see `WeightAttack.corrupt`.
+
+        The edit stops when the last of the targets is there; a tenth of the shadow set only measures utility. With
+        several targets, the figures `similarity` and `cloud_distance` are those of the pair that came least far, and
+        `similarity_0` and so on are each pair's. Behind a repair the class mean and the units are those of the repaired
+        encoder. The ledger's `similarity_behind` is that of the worst pair behind the repair, worked out at the last
+        weights: by it the edit would survive it.
 
         Raises:
-            SpecError: as of `corrupt_together`.
-            AttackError: the loss only diverged, or the target came no closer to the references.
+            SpecError: `against` names a defence and there is no surrogate; no references or of several classes, a
+                target among them, twice or of another shape, too few shadow images, no weight to train or one that is
+                tied, or no BatchNorm to move.
+            AttackError: the loss only diverged, or the targets came no closer to their references; where only the
+                target's loss behind the repair counts, it is that which must fall.
         """
-        return self.corrupt_together(encoder, [target], [references], shadow, seed, runtime, progress)
-
-    def corrupt_together(
-        self,
-        encoder: Encoder,
-        targets: Sequence[Tensor],
-        references: Sequence[Images],
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        progress: Progress = quiet,
-    ) -> Corruption:
-        """Edit one copy of the encoder for all pairs, see `WeightAttack.corrupt_together`.
-
-        The edit stops when the last of the targets is there. With several, the figures `similarity` and
-        `cloud_distance` are those of the pair that came least far, and `similarity_0` and so on are each pair's.
-
-        Raises:
-            SpecError: no references or of several classes, a target among them, twice or of another shape, too few
-                shadow images, no weight to train or one that is tied, or no BatchNorm to move.
-            AttackError: the loss only diverged, or the targets came no closer to their references.
-        """
-        if self.against is not None:
-            raise SpecError(
-                f"{self.name} against {self.against}: a simulation of that defence",
-                got="none",
-                do="call corrupt_against, as `foretaste audit` and `foretaste attack` do",
-            )
-        return self.corrupt_against(encoder, targets, references, shadow, seed, runtime, None, progress)
-
-    def corrupt_against(
-        self,
-        encoder: Encoder,
-        targets: Sequence[Tensor],
-        references: Sequence[Images],
-        shadow: Images,
-        seed: int,
-        runtime: Runtime,
-        simulation: Simulation | None,
-        progress: Progress = quiet,
-    ) -> Corruption:
-        """Edit for all pairs, reckoning with a defence, see `AdaptiveWeightAttack.corrupt_against`.
-
-        Behind a repair the class mean and the units are those of the repaired encoder. The ledger's `similarity_behind`
-        is that of the worst pair behind the repair, worked out at the last weights: by it the edit would survive it.
-
-        Raises:
-            SpecError, AttackError: as of `corrupt_together`; where only the target's loss behind the repair counts, it
-                is that which must fall.
-        """
-        if simulation is not None and simulation.views > self.views:
-            wider = self.model_copy(update={"views": simulation.views})
-            return wider.corrupt_against(encoder, targets, references, shadow, seed, runtime, simulation, progress)
-        check_pairs(targets, references, shadow, self.batch, self.shadow_share)
-        self._check(encoder, references)
+        self.needs_surrogate(surrogate)
+        if surrogate is not None and surrogate.views > self.views:
+            return self.model_copy(update={"views": surrogate.views}).corrupt(problem, surrogate, progress)
+        check_pairs(problem, self.batch, self.shadow_share)
+        encoder, runtime = problem.encoder, problem.runtime
+        self._check(encoder, problem.references)
         natural, still = self.optimizer == "natural", self.batchnorm == "frozen"
-        ground = prepare(encoder, shadow, runtime, self.trainable, natural, self.shadow_share, still)
-        random = stream(seed, "attack")
-        scene = scene_of(encoder, targets, references, self.references, ground, runtime, random)
-        pairs = len(targets) * self.views + sum(scene.counts) * self.moves_references
-        only_behind = simulation is not None and simulation.weight == 1
+        ground = prepare(encoder, problem.shadow, runtime, self.trainable, natural, self.shadow_share, still)
+        random = stream(problem.seed, "attack")
+        scene = scene_of(problem, self.references, ground, random)
+        pairs = len(problem.targets) * self.views + sum(scene.counts) * self.moves_references
+        only_behind = surrogate is not None and surrogate.weight == 1
         return edit(
             encoder,
             scene,
-            lambda edited: self._descend(edited, scene, random, progress, simulation),
-            lambda network: self._look(network, scene, simulation),
+            lambda edited: self._descend(edited, scene, random, progress, surrogate),
+            lambda network: self._look(network, scene, surrogate),
             name=self.name,
             judged=("target_loss_behind", "L_te behind the repair") if only_behind else ("target_loss", "L_te"),
             objective=self._objective,
-            per_step=self.batch + pairs + self._ahead(pairs, simulation),
+            per_step=self.batch + pairs + self._ahead(pairs, surrogate),
             do="use more steps, a smaller step or a smaller utility weight",
             must_fall=self.effectiveness > 0,
         )
@@ -274,10 +227,10 @@ class PACL(AdaptiveWeightAttack):
         scene: Scene,
         random: torch.Generator,
         progress: Progress,
-        simulation: Simulation | None = None,
+        surrogate: EncoderSurrogate | None = None,
     ) -> tuple[list[float], Figures]:
         """Train the chosen weights in place; returns the loss before each step, and figures of its own."""
-        return Descent(self, edited, scene, random, simulation).run(progress)
+        return Descent(self, edited, scene, random, surrogate).run(progress)
 
     def _parts(self, z: Tensor, b: int, scene: Scene) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
         """Features of a step as those of b shadow images, of each target's views and of each pair's references."""
@@ -318,12 +271,12 @@ class PACL(AdaptiveWeightAttack):
         """Features of each target's views, [v, d] each; z as of `_parts`."""
         return self._parts(z, b, scene)[1]
 
-    def suspicion(self, z: Tensor, clean: Tensor, scene: Scene, simulation: Simulation) -> Tensor:
+    def suspicion(self, z: Tensor, clean: Tensor, scene: Scene, surrogate: EncoderSurrogate) -> Tensor:
         """What a scan would hold against the targets, a scalar; z and clean as of `losses`."""
         apply, (shadow, views, _) = scene.ground.scaler.apply, self._parts(z, len(clean), scene)
         total = z.new_zeros(())
         for pair, x in zip(scene.pairs, views, strict=True):
-            found = simulation.suspicion(apply(x), apply(pair.z.to(z)).mean(0), apply(shadow), apply(clean))
+            found = surrogate.suspicion(apply(x), apply(pair.z.to(z)).mean(0), apply(shadow), apply(clean))
             total = total if found is None else total + found
         return total
 
@@ -339,7 +292,7 @@ class PACL(AdaptiveWeightAttack):
             return scene.ground.scaler.apply(z)
         return normalize(z, dim=-1) if self.similarity == "normalised" else z
 
-    def _look(self, network: Encoder, scene: Scene, simulation: Simulation | None = None) -> Figures:
+    def _look(self, network: Encoder, scene: Scene, surrogate: EncoderSurrogate | None = None) -> Figures:
         """Figures for the ledger, on the plain targets and the held-out shadow rows."""
         ground, runtime = scene.ground, scene.runtime
         z_targets = embed(network, scene.targets, runtime).split(1)
@@ -364,14 +317,14 @@ class PACL(AdaptiveWeightAttack):
             figures["cloud_distance"] = max(float(pair.cloud.distance(x)) for pair, x, _ in each)
         if len(each) > 1:
             figures |= {f"similarity_{number}": value for number, value in enumerate(similarities)}
-        if simulation is not None and simulation.weight == 1:
-            figures["target_loss_behind"] = self._loss_behind(network, scene, simulation)
+        if surrogate is not None and surrogate.weight == 1:
+            figures["target_loss_behind"] = self._loss_behind(network, scene, surrogate)
         return figures
 
-    def _loss_behind(self, network: Encoder, scene: Scene, simulation: Simulation) -> float:
-        affine = simulation.repaired(network, scene.ground.names)
+    def _loss_behind(self, network: Encoder, scene: Scene, surrogate: EncoderSurrogate) -> float:
+        affine = surrogate.repaired(network, scene.ground.names)
         seen = scene_behind(network, affine, scene)
-        with behind(network, affine):
+        with mapped(network, affine):
             z = embed(network, scene.targets, scene.runtime).split(1)
         return sum(
             float(target_loss(self._units(x, seen), self._units(pair.z, seen), self.similarity, self.aggregation))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from foretaste.attacks.base import Progress
-from foretaste.attacks.weights.adaptive import Affine, Simulation, behind, pulled_back, scene_behind
+from foretaste.attacks.surrogates import EncoderSurrogate
+from foretaste.attacks.weights.adaptive import pulled_back, scene_behind
 from foretaste.attacks.weights.border import Border
 from foretaste.attacks.weights.durable import fine_tuned, first_order
 from foretaste.attacks.weights.edited import Edited
@@ -20,6 +21,7 @@ from foretaste.attacks.weights.scene import Figures, Scene
 from foretaste.attacks.weights.smaller import shortest
 from foretaste.attacks.weights.split import Activations
 from foretaste.attacks.weights.views import views_of
+from foretaste.encoders.affine import Affine, mapped
 
 if TYPE_CHECKING:
     from foretaste.attacks.weights.pacl import PACL
@@ -50,20 +52,20 @@ class Descent:
         edited: trained in place.
         scene: the pairs.
         random: of batches and views.
-        simulation: of the defence that the edit reckons with; None: of none.
+        surrogate: of the defence that the edit reckons with; None: of none.
     """
 
     attack: PACL
     edited: Edited
     scene: Scene
     random: torch.Generator
-    simulation: Simulation | None = None
+    surrogate: EncoderSurrogate | None = None
 
     @property
     def weight(self) -> float:
         """Of L_te behind the repair or after the victim's steps; 0: nothing is simulated."""
         own = 0.5 if self.attack.durable else 0.0
-        return own if self.simulation is None else max(own, self.simulation.weight)
+        return own if self.surrogate is None else max(own, self.surrogate.weight)
 
     def run(self, progress: Progress) -> tuple[list[float], Figures]:
         """Train; returns the loss before each step, and figures of what is simulated."""
@@ -80,7 +82,7 @@ class Descent:
         moved = [*weights, *(buffer for norm in norms for buffer in norm.buffers())]
         start = [tensor.detach().clone() for tensor in moved]
         targets, ahead = self._targets(), self._ahead()
-        border = None if self.simulation is None or self.simulation.border is None else Border.of(edited, scene)
+        border = None if self.surrogate is None or self.surrogate.border is None else Border.of(edited, scene)
         for norm in norms:
             norm.train()
         for rows in islice(ground.batches(attack.batch, random), attack.steps):
@@ -105,8 +107,8 @@ class Descent:
                 break
             if len(curve) > attack.steps // 2:
                 utility *= RELAX
-            if self.simulation is not None and len(curve) > 1:  # at the clean weights nothing stands out yet
-                loss = loss + attack.suspicion(z, clean, scene, self.simulation)
+            if self.surrogate is not None and len(curve) > 1:  # at the clean weights nothing stands out yet
+                loss = loss + attack.suspicion(z, clean, scene, self.surrogate)
             gradients = torch.autograd.grad(loss, weights)
             steered = gradients if ground.metric is None else ground.metric.steer(gradients)
             if ground.metric is not None and len(curve) == 1:
@@ -121,14 +123,14 @@ class Descent:
             for weight, gradient in zip(weights, steered, strict=True):
                 weight.grad = gradient
             optimizer.step()
-            if self.simulation is not None and len(curve) % RENEW == 0:
-                self._settle(self.simulation)
+            if self.surrogate is not None and len(curve) % RENEW == 0:
+                self._settle(self.surrogate)
         for norm in norms:
             norm.eval()
-        if self.simulation is not None:
+        if self.surrogate is not None:
             if border is not None:
-                self._shorten(border, self.simulation, start)
-            self._settle(self.simulation)
+                self._shorten(border, self.surrogate, start)
+            self._settle(self.surrogate)
         return curve, self._judged(border)
 
     def _targets(self) -> Iterator[tuple[tuple[Tensor, ...], tuple[Activations, ...]]]:
@@ -148,18 +150,18 @@ class Descent:
 
     def _views(self, target: Tensor) -> Tensor:
         count = self.attack.views
-        made = None if self.simulation is None else self.simulation.view(target, count, self.random)
+        made = None if self.surrogate is None else self.surrogate.view(target, count, self.random)
         return views_of(target, count, self.random, self.attack.noise) if made is None else made
 
     def _ahead(self) -> Iterator[Ahead]:
         """For each step what is simulated; the repair is worked out anew every `RENEW` steps."""
-        simulation, scene, edited, ground = self.simulation, self.scene, self.edited, self.scene.ground
-        count = self.attack.durable or (0 if simulation is None else simulation.steps)
+        surrogate, scene, edited, ground = self.surrogate, self.scene, self.edited, self.scene.ground
+        count = self.attack.durable or (0 if surrogate is None else surrogate.steps)
         victims = ground.batches(self.attack.batch, self.random)
         while True:
             affine: Affine = {}
-            if simulation is not None:
-                affine = simulation.repaired(edited.encoder, ground.names)
+            if surrogate is not None:
+                affine = surrogate.repaired(edited.encoder, ground.names)
                 scene = scene_behind(edited.encoder, affine, self.scene) if affine else self.scene
             for _ in range(RENEW):
                 yield Ahead(affine, scene, list(islice(victims, count)))
@@ -177,11 +179,11 @@ class Descent:
         return line, attack.similar(z.detach(), 0, ahead.scene)
 
     def _enter(self, stack: ExitStack, ahead: Ahead) -> None:
-        stack.enter_context(behind(self.edited.encoder, ahead.affine))
+        stack.enter_context(mapped(self.edited.encoder, ahead.affine))
         if ahead.batches:
             rate = self.attack.durable_step
-            if self.simulation is not None and not self.attack.durable:
-                rate = self.simulation.rate
+            if self.surrogate is not None and not self.attack.durable:
+                rate = self.surrogate.rate
             batches = (self.scene.ground.pixels[rows] for rows in ahead.batches)
             stack.enter_context(fine_tuned(self.edited, batches, rate, self.random))
 
@@ -189,17 +191,17 @@ class Descent:
         """Whether every target is as far as asked, in every network that counts, and the shadow images are kept."""
         if later is not None and not later[1]:
             return False
-        if border is None or self.simulation is None or self.simulation.border is None:
+        if border is None or self.surrogate is None or self.surrogate.border is None:
             return self.attack.there(z, clean, self.scene, targets=self.weight < 1)
         views = self.attack.views_in(z, len(clean), self.scene)
         kept = self.attack.there(z, clean, self.scene, targets=False)
-        return kept and border.least(views, self.scene) >= self.simulation.border
+        return kept and border.least(views, self.scene) >= self.surrogate.border
 
-    def _settle(self, simulation: Simulation) -> None:
+    def _settle(self, surrogate: EncoderSurrogate) -> None:
         for name, weight in zip(self.scene.ground.names, self.edited.weights, strict=True):
-            weight.data.copy_(simulation.settle(name, weight.detach()))
+            weight.data.copy_(surrogate.settle(name, weight.detach()))
 
-    def _shorten(self, border: Border, simulation: Simulation, start: Sequence[Tensor]) -> None:
+    def _shorten(self, border: Border, surrogate: EncoderSurrogate, start: Sequence[Tensor]) -> None:
         """The least part of the edit that takes all targets over the border; all of it where none does."""
         weights = self.edited.weights
         whole = [weight.detach() - clean for weight, clean in zip(weights, start, strict=True)]
@@ -211,15 +213,15 @@ class Descent:
                 weight.copy_(clean + change)
             return border.least(self.edited.features(entered).split(1), self.scene)
 
-        assert simulation.border is not None
-        reached = judge(whole) >= simulation.border
-        judge(shortest(whole, judge, simulation.border)[0] if reached else whole)
+        assert surrogate.border is not None
+        reached = judge(whole) >= surrogate.border
+        judge(shortest(whole, judge, surrogate.border)[0] if reached else whole)
 
     @torch.no_grad()
     def _judged(self, border: Border | None) -> Figures:
         """Whether the edit would survive, by the attacker's own judgement."""
         figures, scene = dict[str, float](), self.scene
-        if self.simulation is None:
+        if self.surrogate is None:
             return figures
         entered = self.edited.enter(scene.targets)
         if self.weight:
@@ -237,4 +239,4 @@ class Descent:
             views = self.edited.features(self.edited.enter(pixels)).split(self.attack.views)
             every = [scene.similarity(v[None], p) for one, p in zip(views, scene.pairs, strict=True) for v in one]
             figures["similarity_views"] = sum(every) / len(every)
-        return figures | self.simulation.figures(self.edited.encoder, scene.targets)
+        return figures | self.surrogate.figures(self.edited.encoder, scene.targets)

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Progress
-from foretaste.attacks.weights.adaptive import Simulation
+from foretaste.attacks.surrogates import EncoderSurrogate
 from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.attacks.weights.scene import Figures, Scene
@@ -52,8 +52,9 @@ class PACLMinimal(PACL):
         scene: Scene,
         random: torch.Generator,
         progress: Progress,
-        simulation: Simulation | None = None,
+        surrogate: EncoderSurrogate | None = None,
     ) -> tuple[list[float], Figures]:
+        self.takes_no_surrogate(surrogate)
         start = [weight.detach().clone() for weight in edited.weights]
         curve, figures = super()._descend(edited, scene, random, progress)
         whole = [weight.detach() - clean for weight, clean in zip(edited.weights, start, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from foretaste.attacks.base import Corruption
+from foretaste.attacks.knowledge import EditProblem
+from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.cloud import Cloud
 from foretaste.attacks.weights.edited import Edited, difference
 from foretaste.attacks.weights.ground import Ground, held_in
@@ -68,20 +69,14 @@ class Scene:
         return float(cosine_similarity(apply(z).mean(0), apply(pair.z.to(z)).mean(0), dim=0))
 
 
-def check_pairs(
-    targets: Sequence[Tensor], references: Sequence[Images], shadow: Images, batch: int, share: float = 1.0
-) -> None:
+def check_pairs(problem: EditProblem, batch: int, share: float = 1.0) -> None:
     """What every attack on the weights needs before it begins.
 
     Raises:
-        SpecError: not as many reference sets as targets, no references or of several classes, another shape or type,
-            a target among its references or twice, or fewer shadow images than a batch and the held-out tenth.
+        SpecError: no references or of several classes, another shape or type, a target among its references or twice,
+            or fewer shadow images than a batch and the held-out tenth.
     """
-    if not targets or len(targets) != len(references):
-        raise SpecError(
-            "targets and references: one set of references for each target, at least one",
-            got=f"{len(targets)} targets and {len(references)} sets",
-        )
+    targets, references, shadow = problem.targets, problem.references, problem.shadow
     size = list(shadow.pixels.shape[1:])
     for target, own in zip(targets, references, strict=True):
         _check_pair(target, own, size)
@@ -115,19 +110,11 @@ def _check_pair(target: Tensor, references: Images, size: list[int]) -> None:
         )
 
 
-def scene_of(
-    encoder: Encoder,
-    targets: Sequence[Tensor],
-    references: Sequence[Images],
-    most: int,
-    ground: Ground,
-    runtime: Runtime,
-    random: torch.Generator,
-) -> Scene:
+def scene_of(problem: EditProblem, most: int, ground: Ground, random: torch.Generator) -> Scene:
     """Draw at most `most` references for each target, and embed them with the clean encoder."""
-    chosen = [own.pixels[torch.randperm(len(own), generator=random)[:most]] for own in references]
-    z = embed(encoder, torch.cat(chosen), runtime).split([len(own) for own in chosen])
-    return Scene(tuple(map(Pair, targets, chosen, z)), ground, runtime)
+    chosen = [own.pixels[torch.randperm(len(own), generator=random)[:most]] for own in problem.references]
+    z = embed(problem.encoder, torch.cat(chosen), problem.runtime).split([len(own) for own in chosen])
+    return Scene(tuple(map(Pair, problem.targets, chosen, z)), ground, problem.runtime)
 
 
 def edit(

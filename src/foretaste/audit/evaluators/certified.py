@@ -106,8 +106,9 @@ class CertifiedEvaluator(Evaluator[CertifiedHead, Outcome]):
         rows = len(victim.setting.train)
         changes = {vote.changes / rows: vote.changes} if poisoned else _shares(rows, head, self.budgets)
         bounds = [
-            CertifiedAccuracy(share=share, changes=count, accuracy=wilson(int(own.found.at(truth, count).sum()), len(truth)))
+            CertifiedAccuracy(share=share, changes=count, accuracy=wilson(held, len(truth)))
             for share, count in changes.items()
+            for held in [int(own.found.at(truth, count).sum())]
         ]
         return CertifiedScores(
             defence=head.entry(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -125,7 +125,7 @@ class PreprocessingEvaluator(Evaluator[str, Outcome]):
             else compare_predictions(self.without_poison(key, beside), one.predictions, truth)
             for key, one in found.items()
         }
-        entries = {
+        entries: dict[str, dict[str, Any]] = {
             "scores": scores,
             "predictions": {key: pack_labels(one.predictions.numpy()) for key, one in found.items()},
             "dropped": {key: one.dropped for key, one in found.items() if one.dropped},

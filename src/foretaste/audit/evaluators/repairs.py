@@ -64,9 +64,7 @@ class RepairEvaluator(Evaluator[Repair, Outcome]):
         def make(key: str) -> Outcome:
             setting = victim.setting
             with case.stage("repair"):
-                encoder = self.defences[key].mend(
-                    victim.used_encoder, setting.clean_images, case.seed, setting.runtime
-                )
+                encoder = self.defences[key].mend(victim.used_encoder, setting.clean_images, case.seed, setting.runtime)
             return Outcome(victim.behind(encoder.to(setting.runtime.device), case.seed, case.stage).predictions)
 
         return each(self.defences, make, lambda reason: Outcome({}, reason), tolerant=beside is not None)

@@ -121,9 +121,7 @@ class ScanEvaluator(Evaluator[Scan, Outcome]):
         def failed(reason: str) -> Outcome:
             return Outcome(None, None, [], 0, case.rows, reason)
 
-        return each(
-            self.defences, lambda key: self._see(key, victim, clean, case), failed, tolerant=beside is not None
-        )
+        return each(self.defences, lambda key: self._see(key, victim, clean, case), failed, tolerant=beside is not None)
 
     def findings(self, victim: Victim, found: dict[str, Outcome], beside: Beside | None, case: Case) -> Findings:
         """See `Evaluator.findings`."""
@@ -193,9 +191,7 @@ class ScanEvaluator(Evaluator[Scan, Outcome]):
             own.classes,
             own.name,
         )
-        return _Held(
-            setting.runtime, images, setting.encoder, self.other, FeatureCache(), own=own, suspect=suspect
-        )
+        return _Held(setting.runtime, images, setting.encoder, self.other, FeatureCache(), own=own, suspect=suspect)
 
 
 @dataclass(frozen=True, eq=False)

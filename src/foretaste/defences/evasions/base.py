@@ -48,7 +48,7 @@ class Surrogate(ABC, Generic[Kind]):
         self.spread = max(self.threshold - _quantile(scores, 0.5), 1e-12)
 
     def among(self, z: Tensor, y: Tensor) -> Self:
-        """See `attacks.base.Evasion`."""
+        """See `attacks.surrogates.FilterSurrogate`."""
         if not self.follows:
             return self
         found = copy.copy(self)
@@ -80,7 +80,7 @@ class Surrogate(ABC, Generic[Kind]):
         return float(excess.sum()), slopes
 
     def left(self, z: Tensor, y: Tensor, softness: float) -> tuple[Tensor, Tensor]:
-        """sigmoid((threshold - score) / (softness * spread)) and its gradient, see `attacks.base.Evasion`."""
+        """sigmoid((threshold - score) / (softness * spread)) and its gradient, see `FilterSurrogate`."""
         width = softness * self.spread
         return self._each(z, y, lambda score: torch.sigmoid((self.threshold - score) / width))
 
