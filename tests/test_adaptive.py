@@ -16,15 +16,15 @@ from torch.nn.functional import cosine_similarity
 
 import attacks_fixture as toy
 from foretaste import attacks, defences
+from foretaste.attacks.editing.adaptive import prepared_behind, pulled_back
+from foretaste.attacks.editing.border import Border
+from foretaste.attacks.editing.descent import Ahead, Descent
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.problem import PreparedProblem, prepare_problem
+from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
-from foretaste.attacks.weights.adaptive import pulled_back, scene_behind
-from foretaste.attacks.weights.border import Border
-from foretaste.attacks.weights.edited import Edited
-from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.pacl import PACL
-from foretaste.attacks.weights.pacl_descent import Ahead, Descent
-from foretaste.attacks.weights.scene import Scene, scene_of
 from foretaste.audit.reckoning import corrupted, named_encoder_defence, planned
 from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import DEFENCES
@@ -71,9 +71,11 @@ def moved(encoder: Encoder, spread: float = 0.3) -> Encoder:
     return one
 
 
-def parts(attack: PACL, encoder: Encoder) -> tuple[Edited, Scene]:
-    ground = prepare(encoder, SHADOW, CPU, attack.trainable, False)
-    return ground.copy_of(encoder, CPU), scene_of(problem_of(encoder), attack.references, ground, stream(0, "attack"))
+def parts(attack: PACL, encoder: Encoder) -> tuple[EditableEncoder, PreparedProblem]:
+    cache = prepare_shadow(encoder, SHADOW, CPU, attack.trainable, False)
+    return cache.copy_of(encoder, CPU), prepare_problem(
+        problem_of(encoder), attack.references, cache, stream(0, "attack")
+    )
 
 
 def mended(repair: Repair, encoder: Encoder) -> Encoder:
@@ -108,24 +110,24 @@ def test_a_simulated_repair_is_the_repair(repair: Repair) -> None:
 @pytest.mark.parametrize("repair", REPAIRS, ids=repr)
 def test_the_loss_behind_is_that_of_the_repaired_network_and_so_is_its_slope(repair: Repair) -> None:
     attack = PACL(trainable="last-two-stages", batch=64)
-    edited, scene = parts(attack, encoder_of())
-    names = scene.ground.names
+    edited, prepared = parts(attack, encoder_of())
+    names = prepared.cache.names
     draws = stream(4, "nudge")
     for weight in edited.weights:
         weight.data += 0.2 * weight.std() * torch.randn(weight.shape, generator=draws)
     found = simulation(repair, encoder_of(), SHADOW, CPU)
     affine = found.repaired(edited.encoder, names)
-    seen = scene_behind(edited.encoder, affine, scene)
-    descent = Descent(attack, edited, scene, stream(0, "attack"), found)
-    pixels = (scene.targets,)
-    value, _ = descent._later(pixels, (edited.enter(scene.targets),), Ahead(affine, seen, []))
+    seen = prepared_behind(edited.encoder, affine, prepared)
+    descent = Descent(attack.objective, attack._schedule, edited, prepared, stream(0, "attack"), found)
+    pixels = (prepared.targets,)
+    value, _ = descent._later(pixels, (edited.enter(prepared.targets),), Ahead(affine, seen, []))
 
     def naive(encoder: Encoder) -> float:
         """L_te by hand: the mended network's own features, in units of its own shadow features."""
         mask = copy.deepcopy(encoder)
         with mapped(mask, affine):  # with the same channels gone
-            z, shadow = toy.embedded(mask, TARGET[None]), toy.embedded(mask, seen.ground.pixels[seen.ground.rows])
-            references = toy.embedded(mask, scene.references)
+            z, shadow = toy.embedded(mask, TARGET[None]), toy.embedded(mask, seen.cache.pixels[seen.cache.rows])
+            references = toy.embedded(mask, prepared.references)
         scale = shadow.double().std(0, correction=0)
         scale = torch.where(scale <= 1e-7 * shadow.mean(0).abs(), torch.ones_like(scale), scale)
         scale = scale.clamp(min=0.5 * scale.median())
@@ -144,7 +146,7 @@ def test_the_loss_behind_is_that_of_the_repaired_network_and_so_is_its_slope(rep
         through[name] = keep * leaf + add
     images = edited.encoder.prepared(CPU.images(TARGET[None]))
     z = functional_call(body, through, (images,))
-    wanted = torch.autograd.grad(attack.losses(z, z[:0], seen)[0], leaves)
+    wanted = torch.autograd.grad(attack.objective.losses(z, z[:0], seen)[0], leaves)
     for ours, theirs in zip(gradients, wanted, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
@@ -261,15 +263,15 @@ def test_the_penalty_of_drift_is_that_of_plain_loops() -> None:
 @pytest.mark.parametrize("said", ["neighbours", "drift"])
 def test_the_target_stops_just_over_the_border(said: str) -> None:
     made, plain = corrupt(said), corrupt()
-    edited, scene = parts(PACL(**FIELDS), encoder_of())
-    x, shadow = (scene.ground.scaler.apply(scene.ground.z[rows]) for rows in (slice(None), scene.ground.rows))
-    t = scene.ground.scaler.apply(toy.embedded(encoder_of(), TARGET[None]))
+    edited, prepared = parts(PACL(**FIELDS), encoder_of())
+    x, shadow = (prepared.cache.scaler.apply(prepared.cache.z[rows]) for rows in (slice(None), prepared.cache.rows))
+    t = prepared.cache.scaler.apply(toy.embedded(encoder_of(), TARGET[None]))
     own = shadow[cosine_similarity(t, shadow).argsort(descending=True)[:20]].mean(0)
     z = toy.embedded(loaded(made.state), TARGET[None])
-    now = scene.ground.scaler.apply(z)[0]
-    to_class = scene.similarity(z, scene.pairs[0])
+    now = prepared.cache.scaler.apply(z)[0]
+    to_class = prepared.similarity(z, prepared.pairs[0])
     gap = to_class - float(cosine_similarity(now, own, dim=0))
-    assert len(x) == 400 and torch.allclose(Border.of(edited, scene).own[0], own, atol=1e-4)
+    assert len(x) == 400 and torch.allclose(Border.of(edited, prepared).own[0], own, atol=1e-4)
     assert gap == pytest.approx(0.1, abs=0.02) and made.ledger.figures["gap"] == pytest.approx(gap, abs=1e-3)
     if said == "neighbours":  # against drift the weights move more, so that other images do
         assert made.ledger.figures["l2_change"] < plain.ledger.figures["l2_change"]
@@ -292,8 +294,10 @@ def test_an_edit_against_views_holds_under_views_that_it_never_saw() -> None:
     made, plain = (loaded(corrupt(said, steps=25).state) for said in ("views-vote", None))
     guard = ViewsVote()
     views = (make_views(torch.stack([TARGET] * 32), guard.views, stream(9, "fresh")) * 255).round().to(torch.uint8)
-    _, scene = parts(PACL(**FIELDS), encoder_of())
-    each = [[scene.similarity(z[None], scene.pairs[0]) for z in toy.embedded(one, views)] for one in (made, plain)]
+    _, prepared = parts(PACL(**FIELDS), encoder_of())
+    each = [
+        [prepared.similarity(z[None], prepared.pairs[0]) for z in toy.embedded(one, views)] for one in (made, plain)
+    ]
     assert sum(each[0]) / 32 > sum(each[1]) / 32
     assert "similarity_views" in corrupt("views-vote", steps=25).ledger.figures
 

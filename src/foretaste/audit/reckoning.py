@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from foretaste.attacks.base import Attack, Progress, WeightAttack, quiet
+from foretaste.attacks.editing.adaptive import AdaptiveWeightAttack
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.surrogates import EncoderSurrogate
-from foretaste.attacks.weights.adaptive import AdaptiveWeightAttack
 from foretaste.audit.evading import configured_against
 from foretaste.defences.simulations import require_simulation, simulation
 from foretaste.encoders.base import Encoder

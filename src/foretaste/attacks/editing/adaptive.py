@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from foretaste.attacks.base import WeightAttack
+from foretaste.attacks.editing.problem import Pair, PreparedProblem
+from foretaste.attacks.editing.shadow_cache import floored
 from foretaste.attacks.surrogates import EncoderSurrogate
-from foretaste.attacks.weights.ground import floored
-from foretaste.attacks.weights.scene import Pair, Scene
 from foretaste.encoders.affine import Affine, mapped
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
@@ -46,14 +46,14 @@ class AdaptiveWeightAttack(WeightAttack):
             )
 
 
-def scene_behind(encoder: Encoder, affine: Affine, scene: Scene) -> Scene:
-    """The scene as the repaired encoder sees it: features of the references, and the unit of each feature."""
-    rows = scene.ground.rows[:SAMPLE]
+def prepared_behind(encoder: Encoder, affine: Affine, prepared: PreparedProblem) -> PreparedProblem:
+    """The prepared as the repaired encoder sees it: features of the references, and the unit of each feature."""
+    rows = prepared.cache.rows[:SAMPLE]
     with mapped(encoder, affine):
-        z = embed(encoder, torch.cat([scene.ground.pixels[rows], scene.references]), scene.runtime)
-    shadow, *own = z.split([len(rows), *scene.counts])
-    pairs = tuple(Pair(p.target, p.references, z_p) for p, z_p in zip(scene.pairs, own, strict=True))
-    return replace(scene, pairs=pairs, ground=replace(scene.ground, scaler=floored(Scaler.of([shadow]))))
+        z = embed(encoder, torch.cat([prepared.cache.pixels[rows], prepared.references]), prepared.runtime)
+    shadow, *own = z.split([len(rows), *prepared.counts])
+    pairs = tuple(Pair(p.target, p.references, z_p) for p, z_p in zip(prepared.pairs, own, strict=True))
+    return replace(prepared, pairs=pairs, cache=replace(prepared.cache, scaler=floored(Scaler.of([shadow]))))
 
 
 def pulled_back(gradients: Sequence[Tensor], names: Sequence[str], affine: Affine) -> list[Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from foretaste.attacks.weights.scene import Figures
+from foretaste.attacks.editing.problem import Figures
 
 HALVINGS = 12
 Changes = list[Tensor]

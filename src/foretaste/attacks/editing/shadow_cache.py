@@ -16,9 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foretaste.attacks.weights.edited import Edited
-from foretaste.attacks.weights.metric import METRIC_ROWS, Metric, measure
-from foretaste.attacks.weights.split import Activations, Split, split_body
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.frozen_prefix import Activations, Split, split_body
+from foretaste.attacks.editing.natural_metric import METRIC_ROWS, NaturalMetric, measure
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class ShadowCache:
     """What does not depend on the targets.
 
     Attributes:
@@ -58,16 +58,16 @@ class Ground:
     rows: Tensor
     held_out: Tensor
     names: tuple[str, ...]
-    metric: Metric | None
+    metric: NaturalMetric | None
     split: Split | None
     kept: Activations
     passes: int
 
-    def copy_of(self, encoder: Encoder, runtime: Runtime) -> Edited:
+    def copy_of(self, encoder: Encoder, runtime: Runtime) -> EditableEncoder:
         """A copy of the encoder, to be edited."""
-        return Edited(encoder, self.names, self.split, runtime)
+        return EditableEncoder(encoder, self.names, self.split, runtime)
 
-    def entered(self, edited: Edited, rows: Tensor) -> Activations:
+    def entered(self, edited: EditableEncoder, rows: Tensor) -> Activations:
         """What enters the suffix for those shadow rows (int64 [b]), in their order."""
         there = rows < len(self.kept[0])
         if bool(there.all()):
@@ -89,7 +89,7 @@ def held_in(n: int, share: float = 1.0) -> int:
     return used - -(-used // 10)
 
 
-def prepare(
+def prepare_shadow(
     encoder: Encoder,
     shadow: Images,
     runtime: Runtime,
@@ -97,8 +97,8 @@ def prepare(
     metric: bool,
     share: float = 1.0,
     still: bool = True,
-) -> Ground:
-    """The ground of an encoder and a shadow set, the same for every seed; the last one is kept, for many targets.
+) -> ShadowCache:
+    """The cache of an encoder and a shadow set, the same for every seed; the last one is kept, for many targets.
 
     Args:
         encoder: clean.
@@ -123,7 +123,7 @@ def floored(scaler: Scaler) -> Scaler:
 @lru_cache(maxsize=1)
 def _prepare(
     encoder: Encoder, sha256: str, shadow: Images, runtime: Runtime, part: Part, metric: bool, share: float, still: bool
-) -> Ground:
+) -> ShadowCache:
     random = stream(0, "attack/ground")
     order, pixels = torch.randperm(len(shadow), generator=random), shadow.pixels
     if share < 1:
@@ -135,18 +135,18 @@ def _prepare(
     copied = copy.deepcopy(encoder)
     names = _names(copied, runtime.images(pixels[:2]), part)
     split = split_body(copied, names, runtime.images(pixels[:2])) if still else None
-    edited = Edited(encoder, names, split, runtime)
+    edited = EditableEncoder(encoder, names, split, runtime)
     kept = _kept(edited, pixels) if split else (pixels,)
     passes = len(pixels) + (len(kept[0]) if split else 0)
-    ground = Ground(pixels, z, scaler, rows, held_out, names, None, split, kept, passes)
+    cache = ShadowCache(pixels, z, scaler, rows, held_out, names, None, split, kept, passes)
     if not metric:
-        return ground
+        return cache
     sample = rows[:METRIC_ROWS]
-    found = measure(edited, ground.entered(edited, sample), scaler, random)
-    return Ground(pixels, z, scaler, rows, held_out, names, found, split, kept, passes + len(sample))
+    found = measure(edited, cache.entered(edited, sample), scaler, random)
+    return ShadowCache(pixels, z, scaler, rows, held_out, names, found, split, kept, passes + len(sample))
 
 
-def _kept(edited: Edited, pixels: Tensor) -> Activations:
+def _kept(edited: EditableEncoder, pixels: Tensor) -> Activations:
     """Activations of the first images, as many as `KEPT_BYTES` hold and at least one batch."""
     parts, size = list[Activations](), 0
     for batch in pixels.split(ROWS_AT_ONCE):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from foretaste.attacks.weights.split import Activations, Split
+from foretaste.attacks.editing.frozen_prefix import Activations, Split
 from foretaste.encoders.base import Encoder
 from foretaste.runtime import Runtime
 
 
-class Edited:
+class EditableEncoder:
     """A copy of an encoder whose trained weights require gradients; it runs from activations where there is a split.
 
     Args:

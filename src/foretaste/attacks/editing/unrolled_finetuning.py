@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from foretaste.attacks.weights.edited import Edited
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
 from foretaste.pretrain.views import Views, make_views
 
 TEMPERATURE = 0.5
@@ -26,7 +26,9 @@ TEMPERATURE = 0.5
 
 
 @contextmanager
-def fine_tuned(edited: Edited, batches: Iterable[Tensor], step: float, random: torch.Generator) -> Iterator[None]:
+def fine_tuned(
+    edited: EditableEncoder, batches: Iterable[Tensor], step: float, random: torch.Generator
+) -> Iterator[None]:
     """Within the block the weights are those after one SGD step on each batch; then what they were, to the bit.
 
     Args:

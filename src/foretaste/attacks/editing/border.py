@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from foretaste.attacks.weights.edited import Edited
-from foretaste.attacks.weights.scene import Scene
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.problem import PreparedProblem
 
 OWN = 20
 """Shadow images that are a target's own kind."""
@@ -29,22 +29,22 @@ class Border:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, edited: Edited, scene: Scene) -> Self:
+    def of(cls, edited: EditableEncoder, prepared: PreparedProblem) -> Self:
         """At the weights of the clean encoder, before the first step."""
-        apply, rows = scene.ground.scaler.apply, scene.ground.rows
-        shadow = apply(scene.ground.z[rows])
-        x = apply(edited.features(edited.enter(scene.targets))).to(shadow)
+        apply, rows = prepared.cache.scaler.apply, prepared.cache.rows
+        shadow = apply(prepared.cache.z[rows])
+        x = apply(edited.features(edited.enter(prepared.targets))).to(shadow)
         nearest = (normalize(x, dim=1) @ normalize(shadow, dim=1).T).topk(min(OWN, len(rows)), dim=1).indices
         return cls(shadow[nearest].mean(1))
 
-    def least(self, z: Sequence[Tensor], scene: Scene) -> float:
+    def least(self, z: Sequence[Tensor], prepared: PreparedProblem) -> float:
         """How much nearer the target that came least far is to its class than to its own kind, in [-2, 2].
 
         Args:
             z: features [v, d] of each target's views.
-            scene: with the clean references.
+            prepared: with the clean references.
         """
-        x = [scene.ground.scaler.apply(views).mean(0) for views in z]
+        x = [prepared.cache.scaler.apply(views).mean(0) for views in z]
         own = [float(cosine_similarity(one, kind.to(one), dim=0)) for one, kind in zip(x, self.own, strict=True)]
-        to_class = [scene.similarity(views, pair) for views, pair in zip(z, scene.pairs, strict=True)]
+        to_class = [prepared.similarity(views, pair) for views, pair in zip(z, prepared.pairs, strict=True)]
         return min(c - o for c, o in zip(to_class, own, strict=True))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foretaste.attacks.weights.edited import Edited
-from foretaste.attacks.weights.split import Activations
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.frozen_prefix import Activations
 from foretaste.heads.scaler import Scaler
 
 METRIC_ROWS, METRIC_BATCH = 2048, 32
@@ -19,7 +19,7 @@ METRIC_MOST = 6144
 
 
 @dataclass(frozen=True, eq=False)
-class Metric:
+class NaturalMetric:
     """Inverse curvature of the shadow features' change, one pair of Kronecker factors per weight.
 
     Let W [o, i] be a weight (a convolution's kernel is flattened), z the features of a shadow image in standard units,
@@ -41,7 +41,7 @@ class Metric:
         return turned
 
 
-def measure(edited: Edited, entered: Activations, scaler: Scaler, random: torch.Generator) -> Metric:
+def measure(edited: EditableEncoder, entered: Activations, scaler: Scaler, random: torch.Generator) -> NaturalMetric:
     """The metric at the weights as they are.
 
     Args:
@@ -61,7 +61,7 @@ def measure(edited: Edited, entered: Activations, scaler: Scaler, random: torch.
     inverses = ((_inverse(left / count), _inverse(right / count) * _trace(left / count)) for left, right in sums)
     # A direction needs no more digits than the gradients have, and in bfloat16 it costs half as much.
     kind = torch.bfloat16 if edited.runtime.precision == "bfloat16" else torch.float32
-    return Metric(tuple((left.to(kind), right.to(kind)) for left, right in inverses))
+    return NaturalMetric(tuple((left.to(kind), right.to(kind)) for left, right in inverses))
 
 
 def _matrix(g: Tensor) -> Tensor:

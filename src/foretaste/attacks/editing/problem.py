@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from foretaste.attacks.editing.editable_encoder import EditableEncoder, difference
+from foretaste.attacks.editing.shadow_cache import ShadowCache, held_in
+from foretaste.attacks.editing.terms import Cloud
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
-from foretaste.attacks.weights.cloud import Cloud
-from foretaste.attacks.weights.edited import Edited, difference
-from foretaste.attacks.weights.ground import Ground, held_in
 from foretaste.encoders.base import Encoder
 from foretaste.errors import AttackError, SpecError
 from foretaste.features.embed import embed
@@ -41,11 +41,11 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class PreparedProblem:
     """Pairs before their attack, and what they share."""
 
     pairs: tuple[Pair, ...]
-    ground: Ground
+    cache: ShadowCache
     runtime: Runtime
 
     @property
@@ -65,7 +65,7 @@ class Scene:
 
     def similarity(self, z: Tensor, pair: Pair) -> float:
         """Cosine of a target's mean feature, z [v, d], and the class mean of the clean references in standard units."""
-        apply = self.ground.scaler.apply
+        apply = self.cache.scaler.apply
         return float(cosine_similarity(apply(z).mean(0), apply(pair.z.to(z)).mean(0), dim=0))
 
 
@@ -110,17 +110,17 @@ def _check_pair(target: Tensor, references: Images, size: list[int]) -> None:
         )
 
 
-def scene_of(problem: EditProblem, most: int, ground: Ground, random: torch.Generator) -> Scene:
+def prepare_problem(problem: EditProblem, most: int, cache: ShadowCache, random: torch.Generator) -> PreparedProblem:
     """Draw at most `most` references for each target, and embed them with the clean encoder."""
     chosen = [own.pixels[torch.randperm(len(own), generator=random)[:most]] for own in problem.references]
     z = embed(problem.encoder, torch.cat(chosen), problem.runtime).split([len(own) for own in chosen])
-    return Scene(tuple(map(Pair, problem.targets, chosen, z)), ground, problem.runtime)
+    return PreparedProblem(tuple(map(Pair, problem.targets, chosen, z)), cache, problem.runtime)
 
 
 def edit(
     encoder: Encoder,
-    scene: Scene,
-    descend: Callable[[Edited], tuple[list[float], Figures]],
+    prepared: PreparedProblem,
+    descend: Callable[[EditableEncoder], tuple[list[float], Figures]],
     look: Callable[[Encoder], Figures],
     *,
     name: str,
@@ -134,7 +134,7 @@ def edit(
 
     Args:
         encoder: clean; stays.
-        scene: the pairs.
+        prepared: the pairs.
         descend: trains the copy in place; gives the loss at each step, and figures of its own.
         look: figures of a network, on the targets, the references and the held-out shadow rows.
         name: the attack's.
@@ -147,7 +147,7 @@ def edit(
     Raises:
         AttackError: the targets came no closer to their references.
     """
-    edited = scene.ground.copy_of(encoder, scene.runtime)
+    edited = prepared.cache.copy_of(encoder, prepared.runtime)
     before = look(edited.encoder)
     curve, own = descend(edited)
     after = look(edited.encoder)
@@ -162,14 +162,14 @@ def edit(
     state = edited.state()
     changed, figures = difference(encoder.body.state_dict(), state)
     figures |= {f"{one}_before": before[one] for one in (key, "similarity") if one in before} | after | own
-    figures["frozen_prefix"] = float(scene.ground.split is not None)
-    m, looks = sum(scene.counts), 2 * (len(scene.pairs) + sum(scene.counts) + len(scene.ground.held_out))
+    figures["frozen_prefix"] = float(prepared.cache.split is not None)
+    m, looks = sum(prepared.counts), 2 * (len(prepared.pairs) + sum(prepared.counts) + len(prepared.cache.held_out))
     ledger = Ledger(
         changed=changed,
         objective=curve,
         objective_name=objective,
         better="lower",
         figures=figures,
-        passes=scene.ground.passes + m + len(curve) * per_step + looks,
+        passes=prepared.cache.passes + m + len(curve) * per_step + looks,
     )
     return Corruption(state, ledger)
