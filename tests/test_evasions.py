@@ -16,12 +16,12 @@ from audit_fixture import audit, feature_audit
 from defences_fixture import blob, problem, rows
 from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled import sanitised
-from foretaste.attacks.labelled.carriers import FeatureCarrier
-from foretaste.attacks.labelled.evading import BARE, UNDER
-from foretaste.attacks.labelled.placed import clean_rows
-from foretaste.attacks.labelled.sanitised import LEFT, MOST, SOFTNESS, Sanitised
-from foretaste.attacks.labelled.stackelberg import Stackelberg
+from foretaste.attacks.optimise import soft_filter
+from foretaste.attacks.optimise.carriers import FeatureCarrier
+from foretaste.attacks.optimise.options import clean_rows
+from foretaste.attacks.optimise.penalty import BARE, UNDER
+from foretaste.attacks.optimise.soft_filter import LEFT, MOST, SOFTNESS, SoftFilter
+from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.attacks.results import Poisoning
 from foretaste.audit.evading import with_evasion
 from foretaste.audit.spec import MethodSpec
@@ -218,7 +218,7 @@ def test_where_the_filter_drops_most_the_attack_starts_from_true_labels(monkeypa
     attack = attacks.configure("exact", {"steps": 40, "against": "slab"})
     found = []
     for most in (1.0, MOST):  # 1: never again from true labels
-        monkeypatch.setattr(sanitised, "MOST", most)
+        monkeypatch.setattr(soft_filter, "MOST", most)
         made = attack.poison(with_evasion(attack, known), 24, 0)
         found.append((*left_by(configure("slab", {}, "filter"), known, made), bool((made.y == y[made.base]).all())))
     (kept, loss, true), (more, higher, now) = found
@@ -289,7 +289,7 @@ def test_the_gradient_of_what_is_left_is_that_of_finite_differences() -> None:
     follower = Stackelberg(clean_rows(known, scaler), own, known.classes, known.ridge, "margin", 1e-9, 1e-9)
     x = scaler.apply(known.z[:6]) * 0.8
     y = (known.y[:6] + 1) % known.classes
-    objective = Sanitised(
+    objective = SoftFilter(
         follower, given.filter_surrogate, scaler, FeatureCarrier(known.z[:6], scaler, attack.allowed(given))
     )
     found = objective.evaluate(x, y)

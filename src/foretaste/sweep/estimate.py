@@ -9,7 +9,7 @@ import torch
 
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import poisoned_rows
-from foretaste.attacks.labelled.placed import PlacedAttack
+from foretaste.attacks.optimise.options import CarrierAttack
 from foretaste.audit.aftermath import COPIES
 from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.pipeline import Pipeline
@@ -46,7 +46,7 @@ def estimate_seconds(pipeline: Pipeline, trials: list[Trial]) -> float:
 def _votes_seconds(pipeline: Pipeline, trial: Trial, timed: dict[tuple[str, int], float]) -> float:
     """Of an attack on a certified head, from one look at its vote with as many poisons; `timed`: those had before."""
     attack = trial.attack
-    if not isinstance(attack, PlacedAttack) or not _follows_vote(pipeline, attack):
+    if not isinstance(attack, CarrierAttack) or not _follows_vote(pipeline, attack):
         return 0.0
     rows = poisoned_rows(trial.spec.budget or 0, len(pipeline.train))
     key = (str(attack.against), rows)

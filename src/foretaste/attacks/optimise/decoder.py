@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from foretaste.attacks.base import Progress, quiet
-from foretaste.attacks.labelled.ascent import Adam
-from foretaste.attacks.labelled.carriers import ball
-from foretaste.attacks.labelled.inversion import Inversion, standard_features
+from foretaste.attacks.optimise.carriers import ball
+from foretaste.attacks.optimise.inversion import Inversion, standard_features
+from foretaste.attacks.optimise.projected_ascent import Adam
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import repeatable_initialisation
 from foretaste.errors import AttackError, EncoderError, SpecError

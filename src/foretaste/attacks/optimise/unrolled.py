@@ -16,12 +16,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.ascent import Better, Evaluation
-from foretaste.attacks.labelled.stackelberg import Leader, leader_loss, poison_gradient
+from foretaste.attacks.optimise.projected_ascent import Better, Evaluation
+from foretaste.attacks.optimise.stackelberg import Leader, leader_loss, poison_gradient
 from foretaste.heads.objective import Curvature, HeadObjective, Rows
 
 
-class FewSteps:
+class Unrolled:
     """TGDA's leader and follower over fixed clean rows; the follower keeps its place between calls.
 
     Args:

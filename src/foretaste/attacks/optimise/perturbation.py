@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.carriers import FeatureCarrier, PixelCarrier
+from foretaste.attacks.optimise.carriers import FeatureCarrier, PixelCarrier
 
 
-class SignNoise:
+class SignPerturbation:
     """Sign steps of a carrier's leaf, row by row, or the same for all rows of a class.
 
     Args:

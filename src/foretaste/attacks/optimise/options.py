@@ -10,11 +10,11 @@ from torch import Tensor
 
 from foretaste.attacks.base import LabelledAttack, Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import Ascent, Better, Objective, ascend
-from foretaste.attacks.labelled.bases import spread, wrong_labels
-from foretaste.attacks.labelled.carriers import Carrier, CarrierName, FeatureCarrier, PixelCarrier
-from foretaste.attacks.labelled.constraints import Constraint, FeatureConstraint, Unseen, feature_constraint
-from foretaste.attacks.labelled.evading import ascend_unseen
+from foretaste.attacks.optimise.bases import spread, wrong_labels
+from foretaste.attacks.optimise.carriers import Carrier, CarrierName, FeatureCarrier, PixelCarrier
+from foretaste.attacks.optimise.constraints import Constraint, FeatureConstraint, Unseen, feature_constraint
+from foretaste.attacks.optimise.penalty import ascend_unseen
+from foretaste.attacks.optimise.projected_ascent import Ascent, Better, Objective, ascend
 from foretaste.attacks.results import Poisoning
 from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.encoders.base import Encoder
@@ -25,7 +25,7 @@ from foretaste.images import Images
 from foretaste.record import Ledger
 
 
-class PlacedAttack(LabelledAttack):
+class CarrierAttack(LabelledAttack):
     """A labelled-data attack that moves features or pixels. Subclasses add an objective and write `poison`."""
 
     younger: ClassVar[frozenset[str]] = frozenset({"against", "against_quantile", "penalty"})

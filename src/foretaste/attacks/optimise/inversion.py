@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.carriers import block_of
+from foretaste.attacks.optimise.carriers import block_of
 from foretaste.encoders.base import Encoder
 from foretaste.features.embed import embed
 from foretaste.heads.scaler import Scaler

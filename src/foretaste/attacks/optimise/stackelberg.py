@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.ascent import Better, Evaluation
+from foretaste.attacks.optimise.projected_ascent import Better, Evaluation
 from foretaste.heads.fit import Optimum, minimise
 from foretaste.heads.objective import HeadObjective, Rows, logits
 from foretaste.heads.solve import Solution, solve

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from foretaste.attacks.base import Progress, part, quiet
-from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, ascend
-from foretaste.attacks.labelled.carriers import Carrier
+from foretaste.attacks.optimise.carriers import Carrier
+from foretaste.attacks.optimise.projected_ascent import Ascent, Better, Evaluation, ascend
 from foretaste.attacks.surrogates import VoteSurrogate
 from foretaste.errors import AttackError
 from foretaste.heads.scaler import Scaler
@@ -25,7 +25,7 @@ NEAR = 0.1
 """Where rows start, on the way from the mean of all rows to their base row: there no class holds them back."""
 
 
-class Voted:
+class VoteObjective:
     """The damage to a vote as an objective in standard units.
 
     Args:
@@ -45,7 +45,7 @@ class Voted:
 
 
 def planned_evaluations(steps: int, classes: int) -> float:
-    """How often `ascend_vote` works out the damage to a vote, see `PlacedAttack.planned_votes`."""
+    """How often `ascend_vote` works out the damage to a vote, see `CarrierAttack.planned_votes`."""
     tried = min(TRIED, classes)
     return tried * TRIAL_STEPS + steps + (classes + tried + 1) / 2
 
@@ -76,7 +76,7 @@ def ascend_vote(
     Raises:
         AttackError: as `ascend`.
     """
-    objective, first = Voted(vote, scaler), NEAR * carrier.leaf
+    objective, first = VoteObjective(vote, scaler), NEAR * carrier.leaf
     carrier.leaf = first.clone()
     labels = [torch.full((len(first),), c) for c in range(classes)]
     starts = [objective.evaluate(carrier.features(), y, gradient=False).value for y in labels]

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 
 from foretaste.attacks.base import Progress, part
-from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, ascend
-from foretaste.attacks.labelled.carriers import Carrier
-from foretaste.attacks.labelled.evading import UNDER
-from foretaste.attacks.labelled.stackelberg import Stackelberg, poison_gradient
+from foretaste.attacks.optimise.carriers import Carrier
+from foretaste.attacks.optimise.penalty import UNDER
+from foretaste.attacks.optimise.projected_ascent import Ascent, Better, Evaluation, ascend
+from foretaste.attacks.optimise.stackelberg import Stackelberg, poison_gradient
 from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.errors import AttackError
 from foretaste.heads.objective import Rows, logits
@@ -66,7 +66,7 @@ class Look:
 
 
 @dataclass(eq=False)
-class Sanitised:
+class SoftFilter:
     """`Stackelberg` of the head on what a filter leaves, softly.
 
     Attributes:
@@ -153,7 +153,7 @@ def ascend_left(
             break
         carrier.leaf = first.clone()
         # A copy forgets where the other try left its follower.
-        own = Sanitised(copy.copy(objective), surrogate, scaler, carrier)
+        own = SoftFilter(copy.copy(objective), surrogate, scaler, carrier)
         told, moving = part(progress, number / len(tries), (number + 1) / len(tries)), own if relabel else None
         try:
             end = ascend(name, carrier, own, labels, steps=steps, rate=share * rate, progress=told, relabel=moving)

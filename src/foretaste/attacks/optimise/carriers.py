@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.constraints import Constraint
+from foretaste.attacks.optimise.constraints import Constraint
 from foretaste.encoders.base import Encoder
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime

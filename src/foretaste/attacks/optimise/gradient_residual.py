@@ -13,12 +13,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from foretaste.attacks.labelled.ascent import Better, Evaluation
-from foretaste.attacks.labelled.stackelberg import poison_gradient
+from foretaste.attacks.optimise.projected_ascent import Better, Evaluation
+from foretaste.attacks.optimise.stackelberg import poison_gradient
 from foretaste.heads.objective import HeadObjective, Rows
 
 
-class Canceling:
+class GradientResidual:
     """J over fixed clean rows for one target head; all poisons are pooled.
 
     Args:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from foretaste.attacks.base import Progress, part, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import Ascent, Better
-from foretaste.attacks.labelled.carriers import Carrier
-from foretaste.attacks.labelled.decoder import Decoder, DecoderLoss
-from foretaste.attacks.labelled.inversion import Inversion, told
-from foretaste.attacks.labelled.matching import Matching, nearest_bases
-from foretaste.attacks.labelled.placed import PlacedAttack, require_images
+from foretaste.attacks.optimise.carriers import Carrier
+from foretaste.attacks.optimise.decoder import Decoder, DecoderLoss
+from foretaste.attacks.optimise.feature_matching import FeatureMatching, nearest_bases
+from foretaste.attacks.optimise.inversion import Inversion, told
+from foretaste.attacks.optimise.options import CarrierAttack, require_images
+from foretaste.attacks.optimise.projected_ascent import Ascent, Better
 from foretaste.attacks.results import Poisoning
 from foretaste.features.decoder import Architecture
 from foretaste.heads.scaler import Scaler
@@ -30,8 +30,8 @@ OF = {
 BOTH = ("inversion_steps", "inversion_rate")
 
 
-class InvertibleAttack(PlacedAttack):
-    """A `PlacedAttack` that can also reach pixels by way of features. Subclasses add an objective and write `poison`.
+class InvertibleAttack(CarrierAttack):
+    """A `CarrierAttack` that can also reach pixels by way of features. Subclasses add an objective and write `poison`.
 
     With carrier pixels and an inversion, `carry` gives a carrier of features inside `constraint`, and `deliver` turns
     them into uint8 images inside [0, 1] or the ball of `epsilon`. In `poison`, pass `self.optimising(progress)` to
@@ -105,7 +105,7 @@ class InvertibleAttack(PlacedAttack):
         figures: dict[str, float] | None = None,
         progress: Progress = quiet,
     ) -> Poisoning:
-        """See `PlacedAttack.deliver`; with an inversion the ledger also tells how near the images come.
+        """See `CarrierAttack.deliver`; with an inversion the ledger also tells how near the images come.
 
         Raises:
             EncoderError: a decoder for features of another width.
@@ -140,13 +140,13 @@ class InvertibleAttack(PlacedAttack):
         return self._matching.invert(encoder, z, images.pixels, candidates, scaler, runtime, progress)
 
     @property
-    def _matching(self) -> Matching:
-        return Matching(
+    def _matching(self) -> FeatureMatching:
+        return FeatureMatching(
             bases=self.bases,
             beta=self.beta,
             epsilon=self.epsilon,
-            steps=self.inversion_steps or Matching.steps,
-            rate=self.inversion_rate or Matching.rate,
+            steps=self.inversion_steps or FeatureMatching.steps,
+            rate=self.inversion_rate or FeatureMatching.rate,
             restarts=self.inversion_restarts,
         )
 

@@ -19,8 +19,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from foretaste.attacks.base import Progress, part
-from foretaste.attacks.labelled.ascent import Ascent, Better, Evaluation, Objective, ascend
-from foretaste.attacks.labelled.carriers import Carrier
+from foretaste.attacks.optimise.carriers import Carrier
+from foretaste.attacks.optimise.projected_ascent import Ascent, Better, Evaluation, Objective, ascend
 from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.errors import AttackError
 from foretaste.heads.scaler import Scaler

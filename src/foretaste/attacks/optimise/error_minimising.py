@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.ascent import Better, Evaluation
+from foretaste.attacks.optimise.projected_ascent import Better, Evaluation
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows, logits
 

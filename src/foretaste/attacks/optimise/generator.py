@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import interpolate
 from torch.nn.utils import parameters_to_vector, skip_init
 
-from foretaste.attacks.labelled.carriers import PixelCarrier
+from foretaste.attacks.optimise.carriers import PixelCarrier
 
 WIDTHS = (3, 12, 24, 48)
 STRIDE = 2 ** (len(WIDTHS) - 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foretaste.attacks.base import Progress
-from foretaste.attacks.labelled.carriers import Carrier
+from foretaste.attacks.optimise.carriers import Carrier
 from foretaste.errors import AttackError
 
 Better = Literal["higher", "lower"]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from foretaste.attacks.base import Progress, part, quiet
-from foretaste.attacks.labelled.ascent import Adam
-from foretaste.attacks.labelled.carriers import PixelCarrier, block_of
-from foretaste.attacks.labelled.inversion import Inversion, standard_features
+from foretaste.attacks.optimise.carriers import PixelCarrier, block_of
+from foretaste.attacks.optimise.inversion import Inversion, standard_features
+from foretaste.attacks.optimise.projected_ascent import Adam
 from foretaste.encoders.base import Encoder
 from foretaste.errors import AttackError
 from foretaste.heads.scaler import Scaler
@@ -23,7 +23,7 @@ DISTANCES = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matching:
+class FeatureMatching:
     """Minimise ||x(f(u)) - x(z)||^2 / d + beta * mean (u - u_base)^2 over images u; x is the standardisation.
 
     Lu, Yang, Kamath, Yu (SaTML 2024, arXiv 2402.12626), feature-targeted attack, stage three: the form with a weight
