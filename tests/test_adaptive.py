@@ -25,7 +25,8 @@ from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.pacl import PACL
-from foretaste.audit.reckoning import corrupted, named_encoder_defence, planned
+from foretaste.audit import adaptive
+from foretaste.audit.adaptive import named_encoder_defence, planned
 from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import DEFENCES
 from foretaste.defences.guards.views_vote import ViewsVote
@@ -37,9 +38,9 @@ from foretaste.defences.repairs.fine_prune import FinePrune
 from foretaste.defences.repairs.fine_tune import FineTune
 from foretaste.defences.repairs.student import drawn_anew, fresh
 from foretaste.defences.scans.weight_statistics import WeightStatistics, tensor_statistics
-from foretaste.defences.simulations import SIMULATIONS, simulation
-from foretaste.defences.simulations.drift import FLOOR, WEIGHT
-from foretaste.defences.simulations.weight_statistics import statistics
+from foretaste.defences.surrogates import ENCODER, encoder_surrogate, surrogates
+from foretaste.defences.surrogates.drift import FLOOR, WEIGHT
+from foretaste.defences.surrogates.weight_statistics import statistics
 from foretaste.encoders.affine import mapped
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
@@ -56,10 +57,14 @@ def problem_of(encoder: Encoder) -> EditProblem:
     return EditProblem(encoder, (TARGET,), (OWN,), SHADOW, 0, CPU)
 
 
+def reckoning(attack: PACL, encoder: Encoder) -> Corruption:
+    return attack.corrupt(problem_of(encoder), adaptive.encoder_surrogate(attack, encoder, SHADOW, CPU))
+
+
 @cache
 def corrupt(against: str | None = None, **fields: Any) -> Corruption:
     attack = PACL(**{**FIELDS, **fields}, against=against)
-    return corrupted(attack, problem_of(encoder_of()))
+    return reckoning(attack, encoder_of())
 
 
 def moved(encoder: Encoder, spread: float = 0.3) -> Encoder:
@@ -94,7 +99,7 @@ def test_a_simulated_repair_is_the_repair(repair: Repair) -> None:
     """The network within the block has the bytes, but for rounding, of what the defender would make of it."""
     suspect = moved(encoder_of())
     names = [name for name, weight in suspect.body.named_parameters() if weight.ndim > 1]
-    affine = simulation(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)
+    affine = encoder_surrogate(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)
     before = digest_tensors(suspect.body.state_dict())
     wanted = mended(repair, suspect).body.state_dict()
     assert affine and digest_tensors(wanted) != before
@@ -115,7 +120,7 @@ def test_the_loss_behind_is_that_of_the_repaired_network_and_so_is_its_slope(rep
     draws = stream(4, "nudge")
     for weight in edited.weights:
         weight.data += 0.2 * weight.std() * torch.randn(weight.shape, generator=draws)
-    found = simulation(repair, encoder_of(), SHADOW, CPU)
+    found = encoder_surrogate(repair, encoder_of(), SHADOW, CPU)
     affine = found.repaired(edited.encoder, names)
     seen = prepared_behind(edited.encoder, affine, prepared)
     descent = Descent(attack.objective, attack._schedule, edited, prepared, stream(0, "attack"), found)
@@ -181,7 +186,7 @@ def test_behind_a_student_with_a_new_last_stage_it_is_the_clean_one_again() -> N
     names = [name for name, weight in suspect.body.named_parameters() if weight.ndim > 1]
     was = {name: tensor.clone() for name, tensor in suspect.body.state_dict().items()}
     fresh_state = fresh(suspect, 0, last=True).state_dict()
-    with mapped(suspect, simulation(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)):
+    with mapped(suspect, encoder_surrogate(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)):
         state = suspect.body.state_dict()
         for name in names:
             anew = not torch.equal(fresh_state[name], was[name])
@@ -204,9 +209,9 @@ def test_an_edit_against_a_student_lies_before_its_last_stage() -> None:
 
 
 def test_fine_tuning_is_simulated_at_the_pace_of_the_repair() -> None:
-    found = simulation(FineTune(lr=0.02, momentum=0.75), encoder_of(), SHADOW, CPU)
+    found = encoder_surrogate(FineTune(lr=0.02, momentum=0.75), encoder_of(), SHADOW, CPU)
     assert found.rate == pytest.approx(0.08) and found.steps > 0
-    assert simulation(FinePrune(epochs=0), encoder_of(), SHADOW, CPU).steps == 0
+    assert encoder_surrogate(FinePrune(epochs=0), encoder_of(), SHADOW, CPU).steps == 0
     made = corrupt("fine-tune/lr=0.001", steps=2)
     assert made.ledger.passes > corrupt(steps=2).ledger.passes
     assert "similarity_behind" in made.ledger.figures
@@ -218,7 +223,7 @@ def test_fine_tuning_is_simulated_at_the_pace_of_the_repair() -> None:
 def test_statistics_are_the_scans_and_are_kept() -> None:
     clean = encoder_of()
     state = clean.body.state_dict()
-    found = simulation(WeightStatistics(), clean, SHADOW, CPU)
+    found = encoder_surrogate(WeightStatistics(), clean, SHADOW, CPU)
     wanted, edited = tensor_statistics(state), moved(clean, 0.1).body.state_dict()
     for name in ("net.0.weight", "net.3.weight"):
         ours = statistics(state[name].double())
@@ -241,7 +246,7 @@ def test_an_edit_against_the_statistics_leaves_them_as_they_were() -> None:
 
 
 def test_the_penalty_of_drift_is_that_of_plain_loops() -> None:
-    found: Any = simulation(defences.configure("drift", {}), encoder_of(), SHADOW, CPU)
+    found: Any = encoder_surrogate(defences.configure("drift", {}), encoder_of(), SHADOW, CPU)
     draws = stream(7, "drift")
     clean = torch.randn(12, 16, generator=draws)
     shadow, z, wanted = (clean + 0.3 * torch.randn(12, 16, generator=draws), clean[:2] * 1.1, clean[5])
@@ -283,7 +288,7 @@ def test_the_target_stops_just_over_the_border(said: str) -> None:
 
 def test_views_are_the_guards_own_beside_the_image_itself() -> None:
     guard = ViewsVote(noise=2.0)
-    found = simulation(guard, encoder_of(), SHADOW, CPU).view(TARGET, 5, stream(1, "views"))
+    found = encoder_surrogate(guard, encoder_of(), SHADOW, CPU).view(TARGET, 5, stream(1, "views"))
     draws = stream(1, "views")
     wanted = make_views(torch.stack([TARGET] * 4), guard.views, draws) * 255
     wanted = (wanted + 2 * torch.randn(wanted.shape, generator=draws)).round().clamp(0, 255).to(torch.uint8)
@@ -306,10 +311,10 @@ def test_an_edit_against_views_holds_under_views_that_it_never_saw() -> None:
 
 
 def test_every_defence_of_the_encoder_is_simulated_or_refused_with_the_names() -> None:
-    of_encoders = {name for name, (kind, *_) in DEFENCES.items() if kind in ("repair", "scan", "guard")}
-    assert of_encoders - set(SIMULATIONS) == {"decree", "reconstruction"}
+    of_encoders = {name for name, entry in DEFENCES.items() if entry.kind in ("repair", "scan", "guard")}
+    assert of_encoders - set(surrogates(*ENCODER)) == {"decree", "reconstruction"}
     for name in ("decree", "reconstruction", "sphere"):
-        with pytest.raises(SpecError, match=f"one of average, clp, .*; got {name}, which"):
+        with pytest.raises(SpecError, match=f"one of drift, .*clp, .*; got {name}, which"):
             named_encoder_defence(PACL(against=name))
     with pytest.raises(SpecError, match="there is nothing to evade"):
         named_encoder_defence(PACL(against="decree"))
@@ -347,7 +352,7 @@ def test_the_same_arguments_give_the_same_bytes_and_the_clean_encoder_stays(said
     clean = encoder_of()
     before = digest_tensors(clean.body.state_dict())
     attack = PACL(**{**FIELDS, "steps": 4}, against=said)
-    one, two = (corrupted(attack, problem_of(clean)) for _ in range(2))
+    one, two = (reckoning(attack, clean) for _ in range(2))
     assert digest_tensors(one.state) == digest_tensors(two.state) != before
     assert digest_tensors(clean.body.state_dict()) == before
     kept = [key for key in one.state if "running" in key or key.endswith("bias")]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled import decoder as module
+from foretaste.attacks.optimise import decoder as module
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.optimise.decoder import Decoded, Decoder, Network
 from foretaste.attacks.optimise.inversion import Inversion

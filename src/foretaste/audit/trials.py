@@ -9,10 +9,10 @@ from torch import Tensor
 from foretaste.attacks.base import LabelledAttack, Progress, quiet
 from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.results import Poisoning
+from foretaste.audit.adaptive import with_surrogate
 from foretaste.audit.attempt import Attempt, Timer, record_of
 from foretaste.audit.certifying import Vote, certificate_checks, certificate_warnings, certified_scores, voted
 from foretaste.audit.defended import defended_twin, defended_warnings
-from foretaste.audit.evading import with_evasion
 from foretaste.audit.exhibits import gallery, project
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings, controls, preflight
@@ -70,7 +70,7 @@ def labelled_trial(
         rows = poisoned_rows(budget, len(pipeline.train))
         known = pipeline.knowledge()
         with stage("attack"):
-            reckoned = with_evasion(attack, known, rows, trial.seed, pipeline.certified)
+            reckoned = with_surrogate(attack, known, rows, trial.seed, pipeline.certified)
             poisoning = attack.poison(reckoned, rows, trial.seed, progress)
         attempt.ledger = poisoning.ledger
         with stage("referee"):

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from foretaste.attacks.base import Progress, WeightAttack, quiet
 from foretaste.attacks.knowledge import EditProblem
+from foretaste.audit.adaptive import encoder_surrogate
 from foretaste.audit.aftermath import target_scores, with_triggered
 from foretaste.audit.attempt import Attempt, record_of
 from foretaste.audit.behind import Behind, Stage, behind, clean_behind, predicted
 from foretaste.audit.defended import Defended, defend, defended_scores
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.preflight import attack_warnings
-from foretaste.audit.reckoning import corrupted
 from foretaste.audit.referee import judge_corruption, require
 from foretaste.audit.scores import compare
 from foretaste.audit.shared import Shared
@@ -125,7 +125,8 @@ def _edited(pipeline: Pipeline, trial: TrialSpec, attack: WeightAttack, stage: S
     seed = trial.run_seed
     problem = EditProblem(encoder, tuple(targets), tuple(references), shadow, seed, pipeline.runtime)
     with stage("attack"):
-        corruption = corrupted(attack, problem, progress).with_ledger(pipeline.encoder.body.state_dict())
+        reckoned = encoder_surrogate(attack, encoder, shadow, pipeline.runtime)
+        corruption = attack.corrupt(problem, reckoned, progress).with_ledger(pipeline.encoder.body.state_dict())
     with stage("referee"):
         checks = judge_corruption(pipeline, references, corruption)
     if not all(check.ok for check in checks):

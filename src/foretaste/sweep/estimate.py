@@ -10,11 +10,10 @@ import torch
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.optimise.options import CarrierAttack
+from foretaste.audit.adaptive import named_defence, planned, with_surrogate
 from foretaste.audit.aftermath import COPIES
-from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.pipeline import Pipeline
 from foretaste.audit.pool import budgeted
-from foretaste.audit.reckoning import planned
 from foretaste.audit.screening import RATES
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.features.embed import embed
@@ -51,7 +50,7 @@ def _votes_seconds(pipeline: Pipeline, trial: Trial, timed: dict[tuple[str, int]
     rows = poisoned_rows(trial.spec.budget or 0, len(pipeline.train))
     key = (str(attack.against), rows)
     if key not in timed:
-        known = with_evasion(attack, pipeline.knowledge(), rows, heads=pipeline.certified)
+        known = with_surrogate(attack, pipeline.knowledge(), rows, heads=pipeline.certified)
         vote = known.vote_surrogate
         assert vote is not None
         at = torch.arange(rows) % len(known.z)

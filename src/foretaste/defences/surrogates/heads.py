@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
-from foretaste.defences.evasions.base import Kind, Surrogate
 from foretaste.defences.filters.influence import Influence, direction
 from foretaste.defences.filters.label_quality import LabelQuality, quality
 from foretaste.defences.filters.trimmed import Trimmed
+from foretaste.defences.surrogates.filters import FilterSurrogate, Kind
 from foretaste.heads.fit import LinearHead, fit_head
 
 
-class _HeadSurrogate(Surrogate[Kind]):
+class _HeadSurrogate(FilterSurrogate[Kind]):
     """Scores by a linear head on standardised rows."""
 
     head: LinearHead

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from foretaste.defences.guards.views_vote import ViewsVote
-from foretaste.defences.simulations.base import Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
 from foretaste.pretrain.views import make_views
 
 VIEWS = 8
 """Views of each target per step, one of them the image itself: all of them are to get the class."""
 
 
-class Voting(Simulation[ViewsVote]):
+class Voting(EncoderSurrogate[ViewsVote]):
     """Views as the guard draws them; the plain image, whose class they are held against, is among them."""
 
     views = VIEWS

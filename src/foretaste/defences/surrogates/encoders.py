@@ -1,4 +1,4 @@
-"""What the simulations share: each says what its own kind of defence does, and these are the answers of all others."""
+"""Surrogates of defences of an encoder: each plays its own kind through, and these are the answers of all others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from foretaste.encoders.affine import Affine
 from foretaste.encoders.base import Encoder
 from foretaste.images import Images
 from foretaste.method import Method
 from foretaste.runtime import Runtime
 
 Kind = TypeVar("Kind", bound=Method)
-Affine = dict[str, tuple[Tensor, Tensor]]
-"""Name of a tensor w in the body's state dict -> (keep, add): the repair makes it keep * w + add."""
 
 
-class Simulation(Generic[Kind]):
-    """A defence of the encoder, played through by an attacker; see `attacks.weights.adaptive.Simulation`.
+class EncoderSurrogate(Generic[Kind]):
+    """A defence of the encoder, played through by an attacker; as the protocol of `attacks.surrogates` says.
 
     Attributes:
         defence: with its fields.

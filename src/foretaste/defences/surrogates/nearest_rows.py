@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
-from foretaste.defences.evasions.base import Surrogate
 from foretaste.defences.filters.knn import DeepKNN
+from foretaste.defences.surrogates.filters import FilterSurrogate
 
 SAMPLE, HALVINGS = 256, 40
 WEIGHTS = 2**24
 """Weights of votes held at once, 64 MiB in float32."""
 
 
-class NeighboursSurrogate(Surrogate[DeepKNN]):
+class NeighboursSurrogate(FilterSurrogate[DeepKNN]):
     """Logarithm of the soft votes for the most voted other label, less that of those for the row's own.
 
     The logarithm, because a row among another class would otherwise feel no slope that leads it out. The kernel's width

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foretaste.defences.certified.base import CertifiedHead
-from foretaste.defences.certified.few_rows import (
+from foretaste.defences.certified.subsample_heads import (
     coordinates,
     exact,
     least_squares,
@@ -29,7 +29,7 @@ FIT, SOLVE = 1e-5, 1e-6
 
 
 def differentiable_heads(head: CertifiedHead, x: Tensor, targets: Tensor, there: Tensor) -> Tensor:
-    """Heads [b, C, d + 1], bias last, in x's units and with a graph to x; see `few_rows.fit_heads`.
+    """Heads [b, C, d + 1], bias last, in x's units and with a graph to x; see `subsample_heads.fit_heads`.
 
     Args:
         head: which learner, with its fields.

@@ -1,4 +1,4 @@
-"""Adaptive attacks: the defence that an attack on the labelled data is made against, given to it as an argument."""
+"""Adaptive attacks: the defence that an attack is made against is given to it as a surrogate, an argument."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 from foretaste.attacks.base import Attack, WeightAttack
+from foretaste.attacks.editing.adaptive import AdaptiveWeightAttack
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.surrogates import FilterSurrogate
+from foretaste.attacks.surrogates import EncoderSurrogate, FilterSurrogate
 from foretaste.audit.spec import MethodSpec
 from foretaste.defences import configure
 from foretaste.defences.base import Filter, TrainingRows
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.certified.dpa import DPA
-from foretaste.defences.evasions import require_surrogate, surrogate, vote_surrogate
-from foretaste.defences.evasions.votes import Own
+from foretaste.defences.surrogates import ENCODER, filter_surrogate, require_surrogate, vote_surrogate
+from foretaste.defences.surrogates import encoder_surrogate as surrogate_of
+from foretaste.defences.surrogates.votes import AttackerRows
+from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
+from foretaste.images import Images
+from foretaste.method import Method
+from foretaste.runtime import Runtime
 
 UNREAD = ("inversion", "labels", "leader", "against_quantile")
 """Fields that mean nothing against a certified head: all poison carries one label, and there is no threshold."""
@@ -24,12 +30,12 @@ UNREAD = ("inversion", "labels", "leader", "against_quantile")
 
 def named_defence(attack: Attack, keys: Iterable[str] = ()) -> Filter | CertifiedHead | None:
     """The defence that the attack's field `against` names (`sphere`, `dpa/partitions=250`); None for a plain one,
-    and for an attack on the weights, which meets neither (`reckoning.named_encoder_defence`).
+    and for an attack on the weights, which meets neither (`named_encoder_defence`).
 
     Args:
         attack: any.
         keys: the audit's defences as they were typed. One of them has to choose a number of partitions that is left
-            open; see `with_evasion`.
+            open; see `with_surrogate`.
 
     Raises:
         SpecError: no such defence or field; a filter without a differentiable stand-in; a certified head where the
@@ -40,7 +46,7 @@ def named_defence(attack: Attack, keys: Iterable[str] = ()) -> Filter | Certifie
         return None
     found = configured_against(said, "filter", "certified")
     if isinstance(found, Filter):
-        require_surrogate(found)
+        require_surrogate(found, "filter")
         return found
     head: CertifiedHead = found
     named = f"{attack.name} against {said}"
@@ -64,7 +70,7 @@ def named_defence(attack: Attack, keys: Iterable[str] = ()) -> Filter | Certifie
     return head
 
 
-def with_evasion(
+def with_surrogate(
     attack: Attack, known: Knowledge, poisons: int = 1, seed: int = 0, heads: dict[str, CertifiedHead] | None = None
 ) -> Knowledge:
     """What the attacker knows, with the stand-in of the defence that it reckons with, made of its own clean rows.
@@ -90,10 +96,51 @@ def with_evasion(
     rows = TrainingRows(known.z, known.y, known.classes, known.ridge, known.validation_z, known.validation_y)
     if isinstance(defence, CertifiedHead):
         chosen = next((one for key, one in heads.items() if _is(key, defence)), defence)
-        own = Own(rows, known.validation_z, known.validation_y, poisons, seed, known.victim_rows)
+        own = AttackerRows(rows, known.validation_z, known.validation_y, poisons, seed, known.victim_rows)
         return replace(known, vote_surrogate=vote_surrogate(chosen, own))
-    made: FilterSurrogate = surrogate(defence, rows, getattr(attack, "against_quantile", 0.95))
+    made: FilterSurrogate = filter_surrogate(defence, rows, getattr(attack, "against_quantile", 0.95))
     return replace(known, filter_surrogate=made)
+
+
+def named_encoder_defence(attack: Attack) -> Method | None:
+    """The defence that the field `against` of an attack on the weights names (`clp/u=2`); None for a plain one.
+
+    Raises:
+        SpecError: no such defence or field, or one that no attack can reckon with.
+    """
+    if not isinstance(attack, AdaptiveWeightAttack) or attack.against is None:
+        return None
+    found: Method = configured_against(attack.against)
+    require_surrogate(found, *ENCODER)
+    return found
+
+
+def encoder_surrogate(
+    attack: WeightAttack, encoder: Encoder, shadow: Images, runtime: Runtime
+) -> EncoderSurrogate | None:
+    """The surrogate of the defence that an attack on the weights reckons with, made of what the attacker holds.
+
+    Args:
+        attack: any.
+        encoder: the clean one, which the attacker edits.
+        shadow: the attacker's images; they stand for the defender's.
+        runtime: where to compute.
+
+    Raises:
+        SpecError: as `named_encoder_defence`.
+        EncoderError: the defence cannot work on this encoder.
+    """
+    defence = named_encoder_defence(attack)
+    return None if defence is None else surrogate_of(defence, encoder, shadow, runtime)
+
+
+def planned(attack: WeightAttack, encoder: Encoder, shadow: Images, runtime: Runtime) -> int:
+    """What one run costs, see `WeightAttack.planned`, with what playing through its defence takes.
+
+    Raises:
+        SpecError, EncoderError: as `encoder_surrogate`.
+    """
+    return attack.planned(len(shadow), encoder_surrogate(attack, encoder, shadow, runtime))
 
 
 def configured_against(said: str, *kinds: str) -> Any:

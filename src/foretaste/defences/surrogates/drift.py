@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from foretaste.defences.scans.base import prominence
 from foretaste.defences.scans.drift import NOTHING, Drift
-from foretaste.defences.simulations.base import Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
 from foretaste.encoders.base import Encoder
 from foretaste.features.embed import embed
 from foretaste.heads.scaler import Scaler
@@ -24,7 +24,7 @@ CLUSTERS, IMAGES = 10, 1000
 BORDER, WEIGHT, FLOOR = 0.1, 0.1, 0.01
 
 
-class Drifting(Simulation[Drift]):
+class Drifting(EncoderSurrogate[Drift]):
     """Just over the border, among images that drift as well."""
 
     border = BORDER

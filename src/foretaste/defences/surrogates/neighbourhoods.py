@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from foretaste.defences.guards.agreement import Agreement
 from foretaste.defences.scans.neighbours import Neighbours
-from foretaste.defences.simulations.base import Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
 
 BORDER = 0.1
 
 
-class KeptNeighbours(Simulation[Neighbours]):
+class KeptNeighbours(EncoderSurrogate[Neighbours]):
     """For the scan."""
 
     border = BORDER
 
 
-class Agreeing(Simulation[Agreement]):
+class Agreeing(EncoderSurrogate[Agreement]):
     """For the guard."""
 
     border = BORDER

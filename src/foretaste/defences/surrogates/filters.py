@@ -1,4 +1,4 @@
-"""What the stand-ins share: a threshold from clean rows, and a hinge above it with its gradient by autograd."""
+"""What surrogates of filters share: a threshold from clean rows, and a hinge above it with its gradient by autograd."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSIDE = 1e-4
 """How far under the threshold projections end, relative to it: rounding must not put a row above."""
 
 
-class Surrogate(ABC, Generic[Kind]):
+class FilterSurrogate(ABC, Generic[Kind]):
     """A filter's score as a differentiable function of one row, all else held at rows that the attacker holds.
 
     The filter itself scores rows among each other, poison included. Here centroids, directions and neighbours are those
@@ -48,7 +48,7 @@ class Surrogate(ABC, Generic[Kind]):
         self.spread = max(self.threshold - _quantile(scores, 0.5), 1e-12)
 
     def among(self, z: Tensor, y: Tensor) -> Self:
-        """See `attacks.surrogates.FilterSurrogate`."""
+        """The surrogate that has learnt with these rows among its own; the same object where that changes nothing."""
         if not self.follows:
             return self
         found = copy.copy(self)

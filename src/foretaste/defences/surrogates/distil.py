@@ -15,12 +15,13 @@ import torch
 
 from foretaste.defences.repairs.distil import Distil
 from foretaste.defences.repairs.student import drawn_anew
-from foretaste.defences.simulations.base import Affine, Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
+from foretaste.encoders.affine import Affine
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 
 
-class Distilling(Simulation[Distil]):
+class Distilling(EncoderSurrogate[Distil]):
     """Only the loss behind the student counts: what the edit does in the last stage is lost."""
 
     weight = 1.0

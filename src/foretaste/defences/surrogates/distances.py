@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from foretaste.defences.base import TrainingRows, centroids
-from foretaste.defences.evasions.base import INSIDE, Surrogate
 from foretaste.defences.filters.norm import Norm
 from foretaste.defences.filters.slab import Slab
 from foretaste.defences.filters.spectral import Spectral, top_direction
 from foretaste.defences.filters.sphere import Sphere
+from foretaste.defences.surrogates.filters import INSIDE, FilterSurrogate
 
 
-class SphereSurrogate(Surrogate[Sphere]):
+class SphereSurrogate(FilterSurrogate[Sphere]):
     """Distance to the clean centroid of the label; its projection is along the ray to that."""
 
     def learn(self, rows: TrainingRows) -> None:
@@ -32,7 +32,7 @@ class SphereSurrogate(Surrogate[Sphere]):
         return torch.where((shrink < 1)[:, None], (centre + offset * shrink[:, None]).to(z), z)
 
 
-class SlabSurrogate(Surrogate[Slab]):
+class SlabSurrogate(FilterSurrogate[Slab]):
     """Distance to the clean centroid of the label along the axes between centroids; projected on for two classes."""
 
     def learn(self, rows: TrainingRows) -> None:
@@ -53,7 +53,7 @@ class SlabSurrogate(Surrogate[Slab]):
         return _clipped(z, self.centre[y], axis, self.threshold * (1 - INSIDE))
 
 
-class NormSurrogate(Surrogate[Norm]):
+class NormSurrogate(FilterSurrogate[Norm]):
     """Distance of the norm from the clean rows' median norm; its projection makes rows shorter or longer."""
 
     def learn(self, rows: TrainingRows) -> None:
@@ -71,7 +71,7 @@ class NormSurrogate(Surrogate[Norm]):
         return torch.where((wanted != norms) & (norms > 0), (z.double() * (wanted / norms)).to(z), z)
 
 
-class SpectralSurrogate(Surrogate[Spectral]):
+class SpectralSurrogate(FilterSurrogate[Spectral]):
     """Squared component along the clean rows' top direction of the label; its projection clips that component."""
 
     def learn(self, rows: TrainingRows) -> None:

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import CertifiedHead, count_votes, score_blocks
-from foretaste.defences.certified.few_rows import Groups, fit_heads
-from foretaste.defences.evasions.learners import differentiable_heads
+from foretaste.defences.certified.subsample_heads import Groups, fit_heads
+from foretaste.defences.surrogates.learners import differentiable_heads
 from foretaste.runtime import stream
 
 Kind = TypeVar("Kind", bound=CertifiedHead)
@@ -36,7 +36,7 @@ WIDTH = 1 / 3
 
 
 @dataclass(frozen=True, eq=False)
-class Own:
+class AttackerRows:
     """What the attacker of a vote holds.
 
     Attributes:
@@ -62,7 +62,7 @@ class VoteSurrogate(ABC, Generic[Kind]):
         width: of the smooth count of errors, in votes.
     """
 
-    def __init__(self, head: Kind, own: Own) -> None:
+    def __init__(self, head: Kind, own: AttackerRows) -> None:
         self.head, self.own, self.classes = head, own, own.rows.classes
         self.n, self.d = own.rows.z.shape
         self._view = head.view(own.rows)

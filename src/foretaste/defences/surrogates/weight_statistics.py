@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from foretaste.defences.scans.weight_statistics import LEAST, TINY, WeightStatistics, tensor_statistics
-from foretaste.defences.simulations.base import Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
 from foretaste.encoders.base import Encoder
 
 ROUNDS, CLOSE = 6, 1e-6
 
 
-class KeptStatistics(Simulation[WeightStatistics]):
+class KeptStatistics(EncoderSurrogate[WeightStatistics]):
     """The clean encoder's own statistics, which are those of no attack."""
 
     def settle(self, name: str, weight: Tensor) -> Tensor:

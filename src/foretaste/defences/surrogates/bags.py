@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from foretaste.defences.certified.bagging import Bagging
-from foretaste.defences.certified.few_rows import Groups
-from foretaste.defences.evasions.votes import VoteSurrogate
+from foretaste.defences.certified.subsample_heads import Groups
+from foretaste.defences.surrogates.votes import VoteSurrogate
 
 BAGS = 200
 """Bags that the attacker draws."""

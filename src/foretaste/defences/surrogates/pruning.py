@@ -16,7 +16,8 @@ from foretaste.defences.repairs.clp import CLP, channel_lipschitz
 from foretaste.defences.repairs.fine_prune import FinePrune, mean_activity
 from foretaste.defences.repairs.fine_tune import RATE
 from foretaste.defences.repairs.pairs import Pair, conv_norm_pairs
-from foretaste.defences.simulations.base import Affine, Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
+from foretaste.encoders.affine import Affine
 from foretaste.encoders.base import Encoder
 
 IMAGES = 512
@@ -25,7 +26,7 @@ STEPS = 2
 """Of the fine-tuning after pruning, a look ahead and no more."""
 
 
-class LipschitzPruning(Simulation[CLP]):
+class LipschitzPruning(EncoderSurrogate[CLP]):
     """The network without the channels that CLP would zero."""
 
     weight = 0.5
@@ -40,7 +41,7 @@ class LipschitzPruning(Simulation[CLP]):
         return _without((pair, self.defence.outstanding(channel_lipschitz(pair))) for pair in pairs)
 
 
-class IdlePruning(Simulation[FinePrune]):
+class IdlePruning(EncoderSurrogate[FinePrune]):
     """The network without the channels that fine-pruning would zero on the shadow images, a few steps of SGD later."""
 
     weight = 0.5
@@ -65,7 +66,7 @@ class IdlePruning(Simulation[FinePrune]):
 
 def _without(silent: Iterable[tuple[Pair, Tensor]]) -> Affine:
     """Zero scale and shift for channels (bool [C]) of each pair."""
-    affine: Affine = {}
+    affine: dict[str, tuple[Tensor, Tensor]] = {}
     for pair, channels in silent:
         if bool(channels.any()):
             kept = (~channels).float()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from foretaste.defences.certified.base import score_blocks
 from foretaste.defences.certified.dpa import DPA, hash_rows, partition
-from foretaste.defences.certified.few_rows import Groups
-from foretaste.defences.evasions.votes import WIDTH, VoteSurrogate, only, smooth_errors
+from foretaste.defences.certified.subsample_heads import Groups
+from foretaste.defences.surrogates.votes import WIDTH, VoteSurrogate, only, smooth_errors
 from foretaste.runtime import stream
 
 FRACTION, STEPS, ROUNDS = 1e-6, 1000, 64

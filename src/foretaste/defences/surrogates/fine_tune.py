@@ -7,12 +7,12 @@ labels for its shadow images, so that supervised fine-tuning is simulated withou
 from __future__ import annotations
 
 from foretaste.defences.repairs.fine_tune import RATE, FineTune
-from foretaste.defences.simulations.base import Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
 
 STEPS = 3
 
 
-class FineTuning(Simulation[FineTune]):
+class FineTuning(EncoderSurrogate[FineTune]):
     """A victim's first steps, at the repair's own learning rate over its momentum's share."""
 
     weight = 0.5

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import torch
 
 from foretaste.defences.repairs.average import Average
-from foretaste.defences.simulations.base import Affine, Simulation
+from foretaste.defences.surrogates.encoders import EncoderSurrogate
+from foretaste.encoders.affine import Affine
 from foretaste.encoders.base import Encoder
 
 
-class Averaging(Simulation[Average]):
+class Averaging(EncoderSurrogate[Average]):
     """Only the loss behind the repair counts: the encoder as it is handed on lies further along the same way."""
 
     weight = 1.0
