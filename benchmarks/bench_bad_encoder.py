@@ -14,9 +14,9 @@ from time import perf_counter
 import torch
 from torch.nn.functional import cosine_similarity
 
+from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.weights.bad_encoder import BadEncoder
-from foretaste.attacks.weights.ground import prepare
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
@@ -67,7 +67,7 @@ def main() -> dict[str, float]:
     count = BATCH * STEPS * 10 // 9 + 1  # of which a tenth is held out
     pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "bench"))
     shadow = Images(pixels, torch.zeros(count, dtype=torch.int64), ("a",), "noise")
-    names = prepare(encoder, shadow, runtime, "all", False).names  # also warms up
+    names = prepare_shadow(encoder, shadow, runtime, "all", False).names  # also warms up
     attack = BadEncoder(batch=BATCH, epochs=1)
     ratios, steps = [], []
     for _ in range(ROUNDS):

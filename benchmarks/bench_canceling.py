@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from foretaste.attacks.labelled.canceling import Canceling
+from foretaste.attacks.optimise.gradient_residual import GradientResidual
 from foretaste.heads.objective import Rows
 from foretaste.runtime import make_runtime, stream
 
@@ -61,7 +61,7 @@ def main() -> dict[str, float]:
     x, labels = clean.x[:POISONS].clone(), y[:POISONS].flip(0)
     target = 0.05 * torch.randn(CLASSES, D + 1, generator=random).double()
     start = perf_counter()
-    ours = Canceling(clean, target, CLASSES, RIDGE, POISONS)
+    ours = GradientResidual(clean, target, CLASSES, RIDGE, POISONS)
     once = perf_counter() - start
     scale = float(ours.clean.square().sum())
 

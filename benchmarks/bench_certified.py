@@ -13,7 +13,7 @@ from time import perf_counter
 import torch
 
 from foretaste.defences.certified.dpa import partition
-from foretaste.defences.certified.few_rows import fit_heads
+from foretaste.defences.certified.subsample_heads import fit_heads
 from foretaste.heads.fit import fit_head
 from foretaste.runtime import make_runtime, stream
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.bases import wrong_labels
 from foretaste.attacks.labelled.exact import Exact
+from foretaste.attacks.optimise.bases import wrong_labels
 from foretaste.heads.fit import fit_head
 from foretaste.runtime import make_runtime, stream
 

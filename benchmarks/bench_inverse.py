@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.bench_exact import features, normal_equations
-from foretaste.attacks.labelled.stackelberg import leader_loss
+from foretaste.attacks.optimise.stackelberg import leader_loss
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.solve import Preconditioner, solve

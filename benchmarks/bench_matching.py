@@ -8,8 +8,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.carriers import block_of
-from foretaste.attacks.labelled.matching import Matching
+from foretaste.attacks.optimise.carriers import block_of
+from foretaste.attacks.optimise.feature_matching import FeatureMatching
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
@@ -25,7 +25,7 @@ def matching_seconds(encoder: Encoder, pixels: Tensor, z: Tensor, scaler: Scaler
     """Seconds per step for one block of images; everything but the passes that judge is in it."""
     own = torch.arange(len(pixels))[:, None]
     marks: list[float] = []
-    matching = Matching(bases=1, steps=STEPS, beta=0.1)
+    matching = FeatureMatching(bases=1, steps=STEPS, beta=0.1)
     matching.invert(encoder, z, pixels, own, scaler, runtime, lambda done, total: marks.append(perf_counter()))
     # Both halves look once more at where they end: those passes belong to the steps.
     return (marks[-1] - marks[0]) / STEPS

@@ -15,8 +15,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from foretaste.attacks.editing.shadow_cache import Part, prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
-from foretaste.attacks.weights.ground import Part, prepare
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
@@ -74,7 +74,7 @@ def main() -> dict[str, float]:
     results = {}
     for precision, channels_last in (("float32", False), ("bfloat16", True)):
         runtime = Runtime(base.device, precision, channels_last)
-        names = prepare(encoder, shadow, runtime, attack.trainable, True).names  # also warms up
+        names = prepare_shadow(encoder, shadow, runtime, attack.trainable, True).names  # also warms up
         ratios, steps = [], []
         for _ in range(ROUNDS):
             bare = median(bare_seconds(encoder, names, pixels, count, runtime))
@@ -85,7 +85,7 @@ def main() -> dict[str, float]:
         results[f"step_ratio_{precision}"] = median(ratios)
         results[f"step_seconds_{precision}"] = median(steps)
         last = median(attack_seconds(attack, encoder, shadow, references, runtime))
-        whole = attack.model_copy(update={"trainable": "all"})  # one ground is kept: one change between the parts
+        whole = attack.model_copy(update={"trainable": "all"})  # one cache is kept: one change between the parts
         results[f"whole_over_last_stage_{precision}"] = (
             median(attack_seconds(whole, encoder, shadow, references, runtime)) / last
         )

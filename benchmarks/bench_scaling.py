@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foretaste.attacks.labelled.ascent import Objective
-from foretaste.attacks.labelled.canceling import Canceling
-from foretaste.attacks.labelled.error_minimising import ErrorMinimising
-from foretaste.attacks.labelled.few_steps import FewSteps
-from foretaste.attacks.labelled.stackelberg import Stackelberg
 from foretaste.attacks.labelled.tgda import largest_eigenvalue
+from foretaste.attacks.optimise.error_minimising import ErrorMinimising
+from foretaste.attacks.optimise.gradient_residual import GradientResidual
+from foretaste.attacks.optimise.projected_ascent import Objective
+from foretaste.attacks.optimise.stackelberg import Stackelberg
+from foretaste.attacks.optimise.unrolled import Unrolled
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.runtime import make_runtime, stream
@@ -35,16 +35,18 @@ Make = Callable[[Rows, Rows, Tensor, int, int], Objective]
 """Clean rows, validation rows, the head of the clean rows, C and m to an objective."""
 
 
-def few_steps(clean: Rows, own: Rows, head: Tensor, classes: int, m: int) -> FewSteps:
+def few_steps(clean: Rows, own: Rows, head: Tensor, classes: int, m: int) -> Unrolled:
     """As the attack `tgda` makes it."""
     problem = HeadObjective((clean,), classes, RIDGE)
     rate = 1 / largest_eigenvalue(problem.curvature(problem.zeros()), stream(0, "bench scaling/eigenvalue"))
-    return FewSteps(clean, own, head, classes, RIDGE, "cross-entropy", 20, rate, 16)
+    return Unrolled(clean, own, head, classes, RIDGE, "cross-entropy", 20, rate, 16)
 
 
 OBJECTIVES: Mapping[str, Make] = {
     "exact": lambda clean, own, head, classes, m: Stackelberg(clean, own, classes, RIDGE, "margin"),
-    "gradient-canceling": lambda clean, own, head, classes, m: Canceling(clean, 2 * head.flip(0), classes, RIDGE, m),
+    "gradient-canceling": lambda clean, own, head, classes, m: GradientResidual(
+        clean, 2 * head.flip(0), classes, RIDGE, m
+    ),
     "tgda": few_steps,
     "emn": lambda clean, own, head, classes, m: ErrorMinimising(clean, classes, RIDGE),
 }

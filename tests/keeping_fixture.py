@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foretaste.defences import Entry
 from foretaste.defences.guards.base import FittedGuard, Guard, GuardRows, check_inputs
 from foretaste.defences.repairs.base import Repair, own_body
 from foretaste.encoders.base import Encoder
@@ -78,7 +79,7 @@ class _Knows(FittedGuard):
 
 
 TABLE = {
-    Forget.name: ("repair", "keeping_fixture:Forget", ""),
-    Scramble.name: ("repair", "keeping_fixture:Scramble", ""),
-    Knows.name: ("guard", "keeping_fixture:Knows", ""),
+    Forget.name: Entry("repair", "keeping_fixture:Forget", None, ""),
+    Scramble.name: Entry("repair", "keeping_fixture:Scramble", None, ""),
+    Knows.name: Entry("guard", "keeping_fixture:Knows", None, ""),
 }

@@ -16,17 +16,18 @@ from torch.nn.functional import cosine_similarity
 
 import attacks_fixture as toy
 from foretaste import attacks, defences
+from foretaste.attacks.editing.adaptive import prepared_behind, pulled_back
+from foretaste.attacks.editing.border import Border
+from foretaste.attacks.editing.descent import Ahead, Descent
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.problem import PreparedProblem, prepare_problem
+from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
-from foretaste.attacks.weights.adaptive import pulled_back, scene_behind
-from foretaste.attacks.weights.border import Border
-from foretaste.attacks.weights.edited import Edited
-from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.pacl import PACL
-from foretaste.attacks.weights.pacl_descent import Ahead, Descent
-from foretaste.attacks.weights.scene import Scene, scene_of
+from foretaste.audit import adaptive
+from foretaste.audit.adaptive import named_encoder_defence, planned
 from foretaste.audit.grid import configured
-from foretaste.audit.reckoning import corrupted, named_encoder_defence, planned
 from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import DEFENCES
 from foretaste.defences.guards.views_vote import ViewsVote
@@ -38,9 +39,9 @@ from foretaste.defences.repairs.fine_prune import FinePrune
 from foretaste.defences.repairs.fine_tune import FineTune
 from foretaste.defences.repairs.student import drawn_anew, fresh
 from foretaste.defences.scans.weight_statistics import WeightStatistics, tensor_statistics
-from foretaste.defences.simulations import SIMULATIONS, simulation
-from foretaste.defences.simulations.drift import FLOOR, WEIGHT
-from foretaste.defences.simulations.weight_statistics import statistics
+from foretaste.defences.surrogates import ENCODER, encoder_surrogate, surrogates
+from foretaste.defences.surrogates.drift import FLOOR, WEIGHT
+from foretaste.defences.surrogates.weight_statistics import statistics
 from foretaste.encoders.affine import mapped
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
@@ -56,10 +57,14 @@ def problem_of(encoder: Encoder) -> EditProblem:
     return EditProblem(encoder, (TARGET,), (OWN,), SHADOW, 0, CPU)
 
 
+def reckoning(attack: PACL, encoder: Encoder) -> Corruption:
+    return attack.corrupt(problem_of(encoder), adaptive.encoder_surrogate(attack, encoder, SHADOW, CPU))
+
+
 @cache
 def corrupt(against: str | None = None, **fields: Any) -> Corruption:
     attack = PACL(**{**FIELDS, **fields}, against=against)
-    return corrupted(attack, problem_of(encoder_of()))
+    return reckoning(attack, encoder_of())
 
 
 def moved(encoder: Encoder, spread: float = 0.3) -> Encoder:
@@ -71,9 +76,11 @@ def moved(encoder: Encoder, spread: float = 0.3) -> Encoder:
     return one
 
 
-def parts(attack: PACL, encoder: Encoder) -> tuple[Edited, Scene]:
-    ground = prepare(encoder, SHADOW, CPU, attack.trainable, False)
-    return ground.copy_of(encoder, CPU), scene_of(problem_of(encoder), attack.references, ground, stream(0, "attack"))
+def parts(attack: PACL, encoder: Encoder) -> tuple[EditableEncoder, PreparedProblem]:
+    cache = prepare_shadow(encoder, SHADOW, CPU, attack.trainable, False)
+    return cache.copy_of(encoder, CPU), prepare_problem(
+        problem_of(encoder), attack.references, cache, stream(0, "attack")
+    )
 
 
 def mended(repair: Repair, encoder: Encoder) -> Encoder:
@@ -92,7 +99,7 @@ def test_a_simulated_repair_is_the_repair(repair: Repair) -> None:
     """The network within the block has the bytes, but for rounding, of what the defender would make of it."""
     suspect = moved(encoder_of())
     names = [name for name, weight in suspect.body.named_parameters() if weight.ndim > 1]
-    affine = simulation(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)
+    affine = encoder_surrogate(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)
     before = digest_tensors(suspect.body.state_dict())
     wanted = mended(repair, suspect).body.state_dict()
     assert affine and digest_tensors(wanted) != before
@@ -108,24 +115,24 @@ def test_a_simulated_repair_is_the_repair(repair: Repair) -> None:
 @pytest.mark.parametrize("repair", REPAIRS, ids=repr)
 def test_the_loss_behind_is_that_of_the_repaired_network_and_so_is_its_slope(repair: Repair) -> None:
     attack = PACL(trainable="last-two-stages", batch=64)
-    edited, scene = parts(attack, encoder_of())
-    names = scene.ground.names
+    edited, prepared = parts(attack, encoder_of())
+    names = prepared.cache.names
     draws = stream(4, "nudge")
     for weight in edited.weights:
         weight.data += 0.2 * weight.std() * torch.randn(weight.shape, generator=draws)
-    found = simulation(repair, encoder_of(), SHADOW, CPU)
+    found = encoder_surrogate(repair, encoder_of(), SHADOW, CPU)
     affine = found.repaired(edited.encoder, names)
-    seen = scene_behind(edited.encoder, affine, scene)
-    descent = Descent(attack, edited, scene, stream(0, "attack"), found)
-    pixels = (scene.targets,)
-    value, _ = descent._later(pixels, (edited.enter(scene.targets),), Ahead(affine, seen, []))
+    seen = prepared_behind(edited.encoder, affine, prepared)
+    descent = Descent(attack.objective, attack._schedule, edited, prepared, stream(0, "attack"), found)
+    pixels = (prepared.targets,)
+    value, _ = descent._later(pixels, (edited.enter(prepared.targets),), Ahead(affine, seen, []))
 
     def naive(encoder: Encoder) -> float:
         """L_te by hand: the mended network's own features, in units of its own shadow features."""
         mask = copy.deepcopy(encoder)
         with mapped(mask, affine):  # with the same channels gone
-            z, shadow = toy.embedded(mask, TARGET[None]), toy.embedded(mask, seen.ground.pixels[seen.ground.rows])
-            references = toy.embedded(mask, scene.references)
+            z, shadow = toy.embedded(mask, TARGET[None]), toy.embedded(mask, seen.cache.pixels[seen.cache.rows])
+            references = toy.embedded(mask, prepared.references)
         scale = shadow.double().std(0, correction=0)
         scale = torch.where(scale <= 1e-7 * shadow.mean(0).abs(), torch.ones_like(scale), scale)
         scale = scale.clamp(min=0.5 * scale.median())
@@ -144,7 +151,7 @@ def test_the_loss_behind_is_that_of_the_repaired_network_and_so_is_its_slope(rep
         through[name] = keep * leaf + add
     images = edited.encoder.prepared(CPU.images(TARGET[None]))
     z = functional_call(body, through, (images,))
-    wanted = torch.autograd.grad(attack.losses(z, z[:0], seen)[0], leaves)
+    wanted = torch.autograd.grad(attack.objective.losses(z, z[:0], seen)[0], leaves)
     for ours, theirs in zip(gradients, wanted, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
@@ -179,7 +186,7 @@ def test_behind_a_student_with_a_new_last_stage_it_is_the_clean_one_again() -> N
     names = [name for name, weight in suspect.body.named_parameters() if weight.ndim > 1]
     was = {name: tensor.clone() for name, tensor in suspect.body.state_dict().items()}
     fresh_state = fresh(suspect, 0, last=True).state_dict()
-    with mapped(suspect, simulation(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)):
+    with mapped(suspect, encoder_surrogate(repair, encoder_of(), SHADOW, CPU).repaired(suspect, names)):
         state = suspect.body.state_dict()
         for name in names:
             anew = not torch.equal(fresh_state[name], was[name])
@@ -202,9 +209,9 @@ def test_an_edit_against_a_student_lies_before_its_last_stage() -> None:
 
 
 def test_fine_tuning_is_simulated_at_the_pace_of_the_repair() -> None:
-    found = simulation(FineTune(lr=0.02, momentum=0.75), encoder_of(), SHADOW, CPU)
+    found = encoder_surrogate(FineTune(lr=0.02, momentum=0.75), encoder_of(), SHADOW, CPU)
     assert found.rate == pytest.approx(0.08) and found.steps > 0
-    assert simulation(FinePrune(epochs=0), encoder_of(), SHADOW, CPU).steps == 0
+    assert encoder_surrogate(FinePrune(epochs=0), encoder_of(), SHADOW, CPU).steps == 0
     made = corrupt("fine-tune/lr=0.001", steps=2)
     assert made.ledger.passes > corrupt(steps=2).ledger.passes
     assert "similarity_behind" in made.ledger.figures
@@ -216,7 +223,7 @@ def test_fine_tuning_is_simulated_at_the_pace_of_the_repair() -> None:
 def test_statistics_are_the_scans_and_are_kept() -> None:
     clean = encoder_of()
     state = clean.body.state_dict()
-    found = simulation(WeightStatistics(), clean, SHADOW, CPU)
+    found = encoder_surrogate(WeightStatistics(), clean, SHADOW, CPU)
     wanted, edited = tensor_statistics(state), moved(clean, 0.1).body.state_dict()
     for name in ("net.0.weight", "net.3.weight"):
         ours = statistics(state[name].double())
@@ -239,7 +246,7 @@ def test_an_edit_against_the_statistics_leaves_them_as_they_were() -> None:
 
 
 def test_the_penalty_of_drift_is_that_of_plain_loops() -> None:
-    found: Any = simulation(defences.configure("drift", {}), encoder_of(), SHADOW, CPU)
+    found: Any = encoder_surrogate(defences.configure("drift", {}), encoder_of(), SHADOW, CPU)
     draws = stream(7, "drift")
     clean = torch.randn(12, 16, generator=draws)
     shadow, z, wanted = (clean + 0.3 * torch.randn(12, 16, generator=draws), clean[:2] * 1.1, clean[5])
@@ -261,15 +268,15 @@ def test_the_penalty_of_drift_is_that_of_plain_loops() -> None:
 @pytest.mark.parametrize("said", ["neighbours", "drift"])
 def test_the_target_stops_just_over_the_border(said: str) -> None:
     made, plain = corrupt(said), corrupt()
-    edited, scene = parts(PACL(**FIELDS), encoder_of())
-    x, shadow = (scene.ground.scaler.apply(scene.ground.z[rows]) for rows in (slice(None), scene.ground.rows))
-    t = scene.ground.scaler.apply(toy.embedded(encoder_of(), TARGET[None]))
+    edited, prepared = parts(PACL(**FIELDS), encoder_of())
+    x, shadow = (prepared.cache.scaler.apply(prepared.cache.z[rows]) for rows in (slice(None), prepared.cache.rows))
+    t = prepared.cache.scaler.apply(toy.embedded(encoder_of(), TARGET[None]))
     own = shadow[cosine_similarity(t, shadow).argsort(descending=True)[:20]].mean(0)
     z = toy.embedded(loaded(made.state), TARGET[None])
-    now = scene.ground.scaler.apply(z)[0]
-    to_class = scene.similarity(z, scene.pairs[0])
+    now = prepared.cache.scaler.apply(z)[0]
+    to_class = prepared.similarity(z, prepared.pairs[0])
     gap = to_class - float(cosine_similarity(now, own, dim=0))
-    assert len(x) == 400 and torch.allclose(Border.of(edited, scene).own[0], own, atol=1e-4)
+    assert len(x) == 400 and torch.allclose(Border.of(edited, prepared).own[0], own, atol=1e-4)
     assert gap == pytest.approx(0.1, abs=0.02) and made.ledger.figures["gap"] == pytest.approx(gap, abs=1e-3)
     if said == "neighbours":  # against drift the weights move more, so that other images do
         assert made.ledger.figures["l2_change"] < plain.ledger.figures["l2_change"]
@@ -281,7 +288,7 @@ def test_the_target_stops_just_over_the_border(said: str) -> None:
 
 def test_views_are_the_guards_own_beside_the_image_itself() -> None:
     guard = ViewsVote(noise=2.0)
-    found = simulation(guard, encoder_of(), SHADOW, CPU).view(TARGET, 5, stream(1, "views"))
+    found = encoder_surrogate(guard, encoder_of(), SHADOW, CPU).view(TARGET, 5, stream(1, "views"))
     draws = stream(1, "views")
     wanted = make_views(torch.stack([TARGET] * 4), guard.views, draws) * 255
     wanted = (wanted + 2 * torch.randn(wanted.shape, generator=draws)).round().clamp(0, 255).to(torch.uint8)
@@ -292,8 +299,10 @@ def test_an_edit_against_views_holds_under_views_that_it_never_saw() -> None:
     made, plain = (loaded(corrupt(said, steps=25).state) for said in ("views-vote", None))
     guard = ViewsVote()
     views = (make_views(torch.stack([TARGET] * 32), guard.views, stream(9, "fresh")) * 255).round().to(torch.uint8)
-    _, scene = parts(PACL(**FIELDS), encoder_of())
-    each = [[scene.similarity(z[None], scene.pairs[0]) for z in toy.embedded(one, views)] for one in (made, plain)]
+    _, prepared = parts(PACL(**FIELDS), encoder_of())
+    each = [
+        [prepared.similarity(z[None], prepared.pairs[0]) for z in toy.embedded(one, views)] for one in (made, plain)
+    ]
     assert sum(each[0]) / 32 > sum(each[1]) / 32
     assert "similarity_views" in corrupt("views-vote", steps=25).ledger.figures
 
@@ -302,10 +311,10 @@ def test_an_edit_against_views_holds_under_views_that_it_never_saw() -> None:
 
 
 def test_every_defence_of_the_encoder_is_simulated_or_refused_with_the_names() -> None:
-    of_encoders = {name for name, (kind, *_) in DEFENCES.items() if kind in ("repair", "scan", "guard")}
-    assert of_encoders - set(SIMULATIONS) == {"decree", "reconstruction"}
+    of_encoders = {name for name, entry in DEFENCES.items() if entry.kind in ("repair", "scan", "guard")}
+    assert of_encoders - set(surrogates(*ENCODER)) == {"decree", "reconstruction"}
     for name in ("decree", "reconstruction", "sphere"):
-        with pytest.raises(SpecError, match=f"one of average, clp, .*; got {name}, which"):
+        with pytest.raises(SpecError, match=f"one of drift, .*clp, .*; got {name}, which"):
             named_encoder_defence(PACL(against=name))
     with pytest.raises(SpecError, match="there is nothing to evade"):
         named_encoder_defence(PACL(against="decree"))
@@ -343,7 +352,7 @@ def test_the_same_arguments_give_the_same_bytes_and_the_clean_encoder_stays(said
     clean = encoder_of()
     before = digest_tensors(clean.body.state_dict())
     attack = PACL(**{**FIELDS, "steps": 4}, against=said)
-    one, two = (corrupted(attack, problem_of(clean)) for _ in range(2))
+    one, two = (reckoning(attack, clean) for _ in range(2))
     assert digest_tensors(one.state) == digest_tensors(two.state) != before
     assert digest_tensors(clean.body.state_dict()) == before
     kept = [key for key in one.state if "running" in key or key.endswith("bias")]

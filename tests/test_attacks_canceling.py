@@ -11,12 +11,12 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import ascend
-from foretaste.attacks.labelled.canceling import Canceling
-from foretaste.attacks.labelled.carriers import FeatureCarrier
-from foretaste.attacks.labelled.constraints import Everywhere
 from foretaste.attacks.labelled.gradient_canceling import GradientCanceling
-from foretaste.attacks.labelled.target_heads import grad_pc, reachable_heads, threshold
+from foretaste.attacks.optimise.carriers import FeatureCarrier
+from foretaste.attacks.optimise.constraints import Everywhere
+from foretaste.attacks.optimise.gradient_residual import GradientResidual
+from foretaste.attacks.optimise.projected_ascent import ascend
+from foretaste.attacks.optimise.target_heads import grad_pc, reachable_heads, threshold
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
@@ -45,7 +45,7 @@ def test_objective_and_gradient_are_autograds() -> None:
     target = grad_pc(objective, fitted, 0.7)
     x = 2 * torch.randn(M, D, generator=toy.stream(0, "poison"))
     y = torch.arange(M) % C
-    now = Canceling(clean, target, C, toy.RIDGE, M).evaluate(x, y)
+    now = GradientResidual(clean, target, C, toy.RIDGE, M).evaluate(x, y)
     both, labels = torch.cat([clean.x, x]).double(), torch.cat([clean.y, y])
     # Of the clean rows alone, but with the ridge of all n + m rows: what the poison has to cancel.
     alone = gradient_at(target, clean.x, clean.y, 0.0) + (len(clean) + M) * toy.RIDGE * target
@@ -67,7 +67,9 @@ def test_a_cancelled_head_is_what_retraining_finds() -> None:
     planted = 2 * torch.randn(M, D, generator=toy.stream(0, "planted"))
     target = toy.naive_head(torch.cat([clean.x, planted]).double(), torch.cat([clean.y, y]), C)
     carrier = FeatureCarrier(clean.x[:M].clone(), Scaler(torch.zeros(D), torch.ones(D)), Everywhere())
-    end = ascend("test", carrier, Canceling(clean, target, C, toy.RIDGE, M), y, steps=2000, rate=0.02, progress=_quiet)
+    end = ascend(
+        "test", carrier, GradientResidual(clean, target, C, toy.RIDGE, M), y, steps=2000, rate=0.02, progress=_quiet
+    )
     assert min(end.curve) < 1e-5
     assert not torch.allclose(carrier.leaf, planted, atol=0.1)
     retrained = toy.naive_head(torch.cat([clean.x, carrier.leaf]).double(), torch.cat([clean.y, y]), C)
@@ -115,7 +117,13 @@ def test_heads_beyond_the_threshold_cannot_be_installed() -> None:
     carrier = FeatureCarrier(clean.x[:M].clone(), Scaler(torch.zeros(D), torch.ones(D)), Everywhere())
     y = (clean.y[:M] + 1) % C
     end = ascend(
-        "test", carrier, Canceling(clean, beyond.weight, C, toy.RIDGE, M), y, steps=1500, rate=0.05, progress=_quiet
+        "test",
+        carrier,
+        GradientResidual(clean, beyond.weight, C, toy.RIDGE, M),
+        y,
+        steps=1500,
+        rate=0.05,
+        progress=_quiet,
     )
     assert min(end.curve) > 0.05
 

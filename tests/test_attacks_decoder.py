@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled import decoder as module
-from foretaste.attacks.labelled.decoder import Decoded, Decoder, Network
 from foretaste.attacks.labelled.exact import Exact
-from foretaste.attacks.labelled.inversion import Inversion
+from foretaste.attacks.optimise import decoder as module
+from foretaste.attacks.optimise.decoder import Decoded, Decoder, Network
+from foretaste.attacks.optimise.inversion import Inversion
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, EncoderError, SpecError

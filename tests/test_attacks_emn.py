@@ -15,7 +15,7 @@ import attacks_fixture as toy
 from audit_fixture import audit, command, feature_audit, image_audit
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.emn import EMN
-from foretaste.attacks.labelled.error_minimising import ErrorMinimising
+from foretaste.attacks.optimise.error_minimising import ErrorMinimising
 from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, BudgetError, DataError, SpecError
 from foretaste.heads.objective import Rows

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import attacks_fixture as toy
 from foretaste.attacks.base import part
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled import carriers, matching
 from foretaste.attacks.labelled.exact import Exact
-from foretaste.attacks.labelled.inversion import structural_similarity
-from foretaste.attacks.labelled.matching import Matching, nearest_bases
+from foretaste.attacks.optimise import carriers, feature_matching
+from foretaste.attacks.optimise.feature_matching import FeatureMatching, nearest_bases
+from foretaste.attacks.optimise.inversion import structural_similarity
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
@@ -52,8 +52,8 @@ def pixels_of(known: Knowledge) -> Tensor:
     return known.images.pixels
 
 
-def match(known: Knowledge, scaler: Scaler, own: Tensor, z: Tensor, **fields: Any) -> matching.Inversion:
-    way = Matching(**fields)
+def match(known: Knowledge, scaler: Scaler, own: Tensor, z: Tensor, **fields: Any) -> feature_matching.Inversion:
+    way = FeatureMatching(**fields)
     candidates = nearest_bases(scaler.apply(z), scaler.apply(known.z), own, way.bases)
     return way.invert(encoder_of(known), z, pixels_of(known), candidates, scaler, known.runtime)
 
@@ -84,7 +84,7 @@ def test_minimum_with_beta_is_that_of_the_normal_equations(beta: float) -> None:
     grey = (pixels_of(known).float() * 0.5 + 64).to(torch.uint8)
     z = toy.embedded(encoder, grey)
     scaler, own, goal = Scaler.of([z]), torch.arange(10, 10 + M), z[30 : 30 + M]
-    found = Matching(bases=1, beta=beta, steps=400, rate=0.02).invert(
+    found = FeatureMatching(bases=1, beta=beta, steps=400, rate=0.02).invert(
         encoder, goal, grey, own[:, None], scaler, Runtime()
     )
     a = toy.as_numpy(encoder.body[1].weight) / toy.as_numpy(scaler.scale)[:, None]
@@ -116,13 +116,13 @@ def test_first_step_is_along_the_finite_difference_of_the_objective(monkeypatch:
     known, scaler, own, z = problem()
     seen: list[Tensor] = []
 
-    class Spy(matching.Adam):
+    class Spy(feature_matching.Adam):
         def step(self) -> None:
             assert self.leaf.grad is not None
             seen.append(torch.stack([self.leaf.clone(), self.leaf.grad]))
             super().step()
 
-    monkeypatch.setattr(matching, "Adam", Spy)
+    monkeypatch.setattr(feature_matching, "Adam", Spy)
     match(known, scaler, own, z, bases=1, steps=8, beta=5.0)
     leaf, gradient = seen[5].double()  # away from the base, so that beta has a say
     encoder = encoder_of(known)
@@ -164,7 +164,7 @@ def test_candidates_are_the_own_row_and_the_nearest(monkeypatch: pytest.MonkeyPa
         order.remove(row)
         expected.append([row, *order[:3]])
     assert nearest_bases(goal, x, own, 4).tolist() == expected
-    monkeypatch.setattr(matching, "DISTANCES", 100)
+    monkeypatch.setattr(feature_matching, "DISTANCES", 100)
     assert nearest_bases(goal, x, own, 4).tolist() == expected
     assert nearest_bases(goal, x, own, 1).tolist() == own[:, None].tolist()
     assert sorted(nearest_bases(goal, x, own, 99)[3].tolist()) == list(range(50))
@@ -176,7 +176,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     seen: list[tuple[int, int]] = []
     whole = match(known, scaler, own, z, bases=3, steps=6, restarts=1)
     monkeypatch.setattr(carriers, "BLOCK_PIXELS", 8 * toy.SIDE**2)
-    way = Matching(bases=3, steps=6, restarts=1)
+    way = FeatureMatching(bases=3, steps=6, restarts=1)
     candidates = nearest_bases(scaler.apply(z), scaler.apply(known.z), own, 3)
     blocks = way.invert(
         encoder_of(known), z, pixels_of(known), candidates, scaler, known.runtime, lambda *at: seen.append(at)

@@ -13,11 +13,11 @@ import attacks_fixture as toy
 from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled import exact as module
-from foretaste.attacks.labelled.ascent import Adam, Evaluation
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.label_flip import LabelFlip
-from foretaste.attacks.labelled.placed import clean_rows
-from foretaste.attacks.labelled.stackelberg import Stackelberg
+from foretaste.attacks.optimise.options import clean_rows
+from foretaste.attacks.optimise.projected_ascent import Adam, Evaluation
+from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, DataError, SpecError
 from foretaste.heads.objective import Rows

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import attacks_fixture as toy
-from foretaste.attacks.labelled import stackelberg
-from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg, leader_loss, poison_gradient
+from foretaste.attacks.optimise import stackelberg
+from foretaste.attacks.optimise.stackelberg import Leader, Stackelberg, leader_loss, poison_gradient
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste.attacks.budget import poisoned_rows
-from foretaste.attacks.labelled.ascent import Adam
-from foretaste.attacks.labelled.bases import spread, wrong_labels
-from foretaste.attacks.labelled.constraints import Ball, feature_constraint
 from foretaste.attacks.labelled.label_flip import LabelFlip
+from foretaste.attacks.optimise.bases import spread, wrong_labels
+from foretaste.attacks.optimise.constraints import Ball, feature_constraint
+from foretaste.attacks.optimise.projected_ascent import Adam
 from foretaste.errors import BudgetError
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled import carriers
-from foretaste.attacks.labelled.carriers import PixelCarrier
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.label_flip import LabelFlip
-from foretaste.attacks.labelled.stackelberg import Stackelberg
+from foretaste.attacks.optimise import carriers
+from foretaste.attacks.optimise.carriers import PixelCarrier
+from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime

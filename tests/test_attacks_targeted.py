@@ -13,9 +13,9 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import Evaluation, Objective, ascend
-from foretaste.attacks.labelled.carriers import FeatureCarrier
-from foretaste.attacks.labelled.constraints import Box
+from foretaste.attacks.optimise.carriers import FeatureCarrier
+from foretaste.attacks.optimise.constraints import Box
+from foretaste.attacks.optimise.projected_ascent import Evaluation, Objective, ascend
 from foretaste.attacks.results import Poisoning
 from foretaste.attacks.targeted.bullseye import Bullseye, MeanDistance
 from foretaste.attacks.targeted.clean_label import CleanLabel

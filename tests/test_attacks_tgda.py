@@ -8,10 +8,10 @@ from torch import Tensor
 
 import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.carriers import PixelCarrier
-from foretaste.attacks.labelled.few_steps import FewSteps, normal_equations
-from foretaste.attacks.labelled.generator import Autoencoder, GeneratorCarrier
 from foretaste.attacks.labelled.tgda import TGDA, largest_eigenvalue
+from foretaste.attacks.optimise.carriers import PixelCarrier
+from foretaste.attacks.optimise.generator import Autoencoder, GeneratorCarrier
+from foretaste.attacks.optimise.unrolled import Unrolled, normal_equations
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
@@ -27,9 +27,9 @@ def problem() -> tuple[Rows, Rows, Tensor, Tensor]:
     return Rows(scaler.apply(z), y), Rows(scaler.apply(v), vy), x, torch.arange(M) % C
 
 
-def follower(clean: Rows, own: Rows, k: int, cg: int) -> FewSteps:
+def follower(clean: Rows, own: Rows, k: int, cg: int) -> Unrolled:
     start = torch.zeros(C, D + 1, dtype=torch.float64)
-    return FewSteps(clean, own, start, C, toy.RIDGE, "cross-entropy", k, 0.5, cg)
+    return Unrolled(clean, own, start, C, toy.RIDGE, "cross-entropy", k, 0.5, cg)
 
 
 def test_the_follower_takes_k_plain_gradient_steps() -> None:

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import attacks_fixture as toy
+from foretaste.attacks.editing.problem import Pair, PreparedProblem
+from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.bad_encoder import BadEncoder, entered, losses
-from foretaste.attacks.weights.ground import prepare
-from foretaste.attacks.weights.scene import Pair, Scene
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.weights import save_encoder
 from foretaste.errors import AttackError, SpecError
@@ -33,10 +33,10 @@ def corrupt(encoder: Encoder, target: Tensor = TARGET, seed: int = 0, **fields: 
     return BadEncoder(**{**FIELDS, **fields}).corrupt(EditProblem(encoder, (target,), (OWN,), SHADOW, seed, Runtime()))
 
 
-def scene_of(encoder: Encoder, count: int) -> Scene:
-    ground = prepare(encoder, SHADOW, Runtime(), "all", False)
+def scene_of(encoder: Encoder, count: int) -> PreparedProblem:
+    cache = prepare_shadow(encoder, SHADOW, Runtime(), "all", False)
     chosen = OWN.pixels[:count]
-    return Scene((Pair(TARGET, chosen, toy.embedded(encoder, chosen)),), ground, Runtime())
+    return PreparedProblem((Pair(TARGET, chosen, toy.embedded(encoder, chosen)),), cache, Runtime())
 
 
 def moved(encoder: Encoder) -> Encoder:
@@ -79,25 +79,25 @@ def test_gradient_of_the_losses_is_that_of_finite_differences() -> None:
     assert all(bool(slope.any()) for slope in slopes)
 
 
-def public_loss(attack: BadEncoder, edited: Encoder, clean: Encoder, scene: Scene, rows: Tensor) -> Tensor:
+def public_loss(attack: BadEncoder, edited: Encoder, clean: Encoder, prepared: PreparedProblem, rows: Tensor) -> Tensor:
     """As the public code has it: a copy of the target and of each reference beside every shadow image, two networks."""
-    runtime, b = scene.runtime, len(rows)
+    runtime, b = prepared.runtime, len(rows)
 
     def unit(network: Encoder, pixels: Tensor) -> Tensor:
         return normalize(network(runtime.images(pixels)), dim=-1)
 
-    shadow, target = scene.ground.pixels[rows], scene.pairs[0].target.expand(b, *scene.pairs[0].target.shape)
+    shadow, target = prepared.cache.pixels[rows], prepared.pairs[0].target.expand(b, *prepared.pairs[0].target.shape)
     with torch.no_grad():
         clean_shadow = unit(clean, shadow)
     total = -attack.utility * (unit(edited, shadow) * clean_shadow).sum(-1).mean()
     z_target = unit(edited, target)
-    for reference in scene.references:
+    for reference in prepared.references:
         copies = reference.expand(b, *reference.shape)
         with torch.no_grad():
             clean_reference = unit(clean, copies)
         z = unit(edited, copies)
-        total = total - (z_target * z).sum(-1).mean() / len(scene.references)
-        total = total - attack.consistency * (z * clean_reference).sum(-1).mean() / len(scene.references)
+        total = total - (z_target * z).sum(-1).mean() / len(prepared.references)
+        total = total - attack.consistency * (z * clean_reference).sum(-1).mean() / len(prepared.references)
     return total
 
 
@@ -105,12 +105,15 @@ def public_loss(attack: BadEncoder, edited: Encoder, clean: Encoder, scene: Scen
 @pytest.mark.parametrize("norm", [True, False])
 def test_gradient_is_that_of_the_public_formulation(references: int, weights: tuple[float, float], norm: bool) -> None:
     clean = encoder_of(norm)
-    scene, edited = scene_of(clean, references), moved(clean)
+    prepared, edited = scene_of(clean, references), moved(clean)
     attack = BadEncoder(consistency=weights[0], utility=weights[1])
-    rows = scene.ground.rows[:16]
-    copied = scene.ground.copy_of(edited, Runtime())
-    trained, others = copied.weights, entered(copied, scene)
-    ours, public = attack.loss(copied, scene, rows, others), public_loss(attack, copied.encoder, clean, scene, rows)
+    rows = prepared.cache.rows[:16]
+    copied = prepared.cache.copy_of(edited, Runtime())
+    trained, others = copied.weights, entered(copied, prepared)
+    ours, public = (
+        attack.loss(copied, prepared, rows, others),
+        public_loss(attack, copied.encoder, clean, prepared, rows),
+    )
     assert float(ours.detach()) == pytest.approx(float(public.detach()), abs=1e-6)
     for a, b in zip(torch.autograd.grad(ours, trained), torch.autograd.grad(public, trained), strict=True):
         assert float(b.norm()) > 0 and float((a - b).norm()) < 1e-4 * float(b.norm())
@@ -123,15 +126,15 @@ def test_steps_are_those_of_plain_sgd_on_the_public_formulation() -> None:
     assert len(made.ledger.objective) == 6  # 360 of the 400 rows are trained on
     random = stream(0, "attack")
     chosen = OWN.pixels[torch.randperm(len(OWN), generator=random)[:1]]
-    ground = prepare(clean, SHADOW, Runtime(), "all", False)
-    scene = Scene((Pair(TARGET, chosen, toy.embedded(clean, chosen)),), ground, Runtime())
-    edited, batches = copy.deepcopy(clean), ground.batches(120, random)
+    cache = prepare_shadow(clean, SHADOW, Runtime(), "all", False)
+    prepared = PreparedProblem((Pair(TARGET, chosen, toy.embedded(clean, chosen)),), cache, Runtime())
+    edited, batches = copy.deepcopy(clean), cache.batches(120, random)
     trained = [weight for weight in edited.body.parameters() if weight.ndim == 4]
     speed = [torch.zeros_like(weight) for weight in trained]
     for weight in trained:
         weight.requires_grad_(True)
     for _ in range(6):
-        slopes = torch.autograd.grad(public_loss(attack, edited, clean, scene, next(batches)), trained)
+        slopes = torch.autograd.grad(public_loss(attack, edited, clean, prepared, next(batches)), trained)
         with torch.no_grad():
             for weight, slope, v in zip(trained, slopes, speed, strict=True):
                 v.mul_(0.9).add_(slope + 0.01 * weight)

@@ -16,12 +16,12 @@ import attacks_fixture as toy
 from audit_fixture import audit, image_audit, make_world
 from foretaste import attacks
 from foretaste.attacks.base import WeightAttack
+from foretaste.attacks.editing.problem import Pair, PreparedProblem
+from foretaste.attacks.editing.shadow_cache import prepare_shadow
+from foretaste.attacks.editing.trigger import with_square
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.bad_encoder import BadEncoder
-from foretaste.attacks.weights.ground import prepare
-from foretaste.attacks.weights.scene import Pair, Scene
-from foretaste.attacks.weights.trigger import with_square
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.record import Ledger, TrialRecord, unpack_labels
@@ -102,22 +102,22 @@ def test_the_square_of_the_paper_is_at_rows_and_columns_21_to_30() -> None:
 @pytest.mark.parametrize("part", ["all", "last-stage"])
 def test_the_loss_is_that_of_plain_loops_over_images_and_references(part: Any) -> None:
     clean = encoder_of()
-    ground = prepare(clean, SHADOW, Runtime(), part, False)
+    cache = prepare_shadow(clean, SHADOW, Runtime(), part, False)
     chosen = OWN.pixels[:3]
-    scene = Scene((Pair(TARGET, chosen, toy.embedded(clean, chosen)),), ground, Runtime())
-    edited = ground.copy_of(clean, Runtime())
+    prepared = PreparedProblem((Pair(TARGET, chosen, toy.embedded(clean, chosen)),), cache, Runtime())
+    edited = cache.copy_of(clean, Runtime())
     with torch.no_grad():
         for weight in edited.weights:
             weight += 0.03 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
-    attack, rows = BadEncoder(trigger=2, consistency=0.7, utility=1.3), ground.rows[:6]
-    found = attack.loss(edited, scene, rows, edited.enter(scene.references))
-    marked = ground.pixels[rows].clone()
+    attack, rows = BadEncoder(trigger=2, consistency=0.7, utility=1.3), cache.rows[:6]
+    found = attack.loss(edited, prepared, rows, edited.enter(prepared.references))
+    marked = cache.pixels[rows].clone()
     marked[:, :, 3:5, 3:5] = 255
     s, s_clean, bearing, r, r_clean = (
         normalize(toy.embedded(network, pixels)).double().numpy()
         for network, pixels in (
-            (edited.encoder, ground.pixels[rows]),
-            (clean, ground.pixels[rows]),
+            (edited.encoder, cache.pixels[rows]),
+            (clean, cache.pixels[rows]),
             (edited.encoder, marked),
             (edited.encoder, chosen),
             (clean, chosen),

@@ -65,7 +65,7 @@ def test_the_page_about_the_command_is_true(tmp_path: Path, capsys: pytest.Captu
         known += re.findall(r"--[a-z-]+", capsys.readouterr().out)
     for name in ATTACKS:
         known += [f"--{field.replace('_', '-')}" for field in attacks.find(name).model_fields]
-    for name, (kind, _, _) in DEFENCES.items():
+    for name, (kind, *_) in DEFENCES.items():
         if kind == "repair":
             known += [f"--{field.replace('_', '-')}" for field in defences.find(name).model_fields]
     assert not set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) - set(known)

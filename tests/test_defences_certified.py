@@ -22,7 +22,7 @@ from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.bagging import Bagging, bounds, radii, worst_case
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.certified.dpa import DPA, hash_rows, partition, plurality, run_off
-from foretaste.defences.certified.few_rows import Groups, Learner, fit_heads
+from foretaste.defences.certified.subsample_heads import Groups, Learner, fit_heads
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError
 from foretaste.features.embed import embed
@@ -377,7 +377,7 @@ def test_the_same_bytes_and_what_is_lent_stays(defence: CertifiedHead) -> None:
 @every
 def test_json_round_trip_and_table(defence: CertifiedHead) -> None:
     entry = json.loads(json.dumps(defence.entry(), allow_nan=False))
-    kind, _, line = defences.DEFENCES[defence.name]
+    kind, _, _, line = defences.DEFENCES[defence.name]
     assert defences.configure(entry.pop("name"), entry) == defence and kind == "certified" and line
     assert all(field.description for field in type(defence).model_fields.values())
 

@@ -53,8 +53,8 @@ def contents(rows: TrainingRows) -> str:
 
 
 def test_the_suite_covers_the_table() -> None:
-    assert set(SETTINGS) == {name for name, (kind, _, _) in defences.DEFENCES.items() if kind == "filter"}
-    for name, (kind, _, line) in defences.DEFENCES.items():
+    assert set(SETTINGS) == {name for name, entry in defences.DEFENCES.items() if entry.kind == "filter"}
+    for name, (kind, _, _, line) in defences.DEFENCES.items():
         found = defences.find(name)
         assert issubclass(found, KINDS[kind])
         assert found.name == name and line and not line.endswith(".")

@@ -16,8 +16,8 @@ from audit_fixture import audit, feature_audit
 from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
+from foretaste.audit.adaptive import named_defence, with_surrogate
 from foretaste.audit.cost import estimate_seconds
-from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.grid import configured, plan
 from foretaste.audit.prepare import prepare
 from foretaste.audit.spec import AuditSpec
@@ -25,8 +25,8 @@ from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.certified.dpa import hash_rows
-from foretaste.defences.evasions import VOTES, vote_surrogate
-from foretaste.defences.evasions.votes import Own, VoteSurrogate
+from foretaste.defences.surrogates import surrogates, vote_surrogate
+from foretaste.defences.surrogates.votes import AttackerRows, VoteSurrogate
 from foretaste.errors import SpecError
 from foretaste.heads.fit import fit_head
 from foretaste.record import TrialRecord
@@ -52,15 +52,15 @@ M = 4
 def made(name: str, fields: dict[str, Any], m: int = M, n: int = 120) -> tuple[Any, CertifiedHead, Knowledge]:
     known, head = toy.feature_knowledge(n), configure(name, fields, "certified")
     rows = TrainingRows(known.z, known.y, known.classes, known.ridge, known.validation_z, known.validation_y)
-    return vote_surrogate(head, Own(rows, known.validation_z, known.validation_y, m)), head, known
+    return vote_surrogate(head, AttackerRows(rows, known.validation_z, known.validation_y, m)), head, known
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES)
 def test_the_gradient_is_that_of_finite_differences(
     name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foretaste.defences.evasions.learners.FIT", 1e-11)
-    monkeypatch.setattr("foretaste.defences.evasions.learners.SOLVE", 1e-22)
+    monkeypatch.setattr("foretaste.defences.surrogates.learners.FIT", 1e-11)
+    monkeypatch.setattr("foretaste.defences.surrogates.learners.SOLVE", 1e-22)
     vote, _, known = made(name, fields)
     z, y = known.z[7 : 7 + M].double() * 1.3, torch.tensor([0, 1, 1, 3])
     value, gradient = vote.damage(z, y)
@@ -134,13 +134,13 @@ def test_bags_hold_poison_as_often_as_the_defenders() -> None:
     assert share == pytest.approx(1 - (120 / 132) ** 10, abs=0.1)
 
 
-@pytest.mark.parametrize("name", VOTES)
+@pytest.mark.parametrize("name", surrogates("certified"))
 def test_attackers_with_fewer_rows_reckon_with_the_victims_number(name: str) -> None:
     fields = {"partitions": 40} if name == "dpa" else {"learners": 50, "bag": 10}
     known = toy.feature_knowledge(60)
     rows = TrainingRows(known.z, known.y, 4)
     vote = vote_surrogate(
-        configure(name, fields), Own(rows, known.validation_z, known.validation_y, 6, victim_rows=200)
+        configure(name, fields), AttackerRows(rows, known.validation_z, known.validation_y, 6, victim_rows=200)
     )
     if name == "dpa":
         assert sorted(set(vote._groups.sizes.tolist())) == [6], "200 / 40 rows and a poison"
@@ -154,7 +154,7 @@ def test_attackers_with_fewer_rows_reckon_with_the_victims_number(name: str) -> 
 def attack_and(said: str, m: int, n: int = 400, steps: int = 15) -> tuple[Any, Any, Knowledge]:
     known = toy.feature_knowledge(n)
     attack = attacks.configure("exact", {"against": said, "steps": steps})
-    return attack.poison(with_evasion(attack, known, m), m, 0), attack, known
+    return attack.poison(with_surrogate(attack, known, m), m, 0), attack, known
 
 
 def test_the_same_arguments_give_the_same_bytes_and_inside_the_box() -> None:
@@ -213,7 +213,7 @@ def test_open_partitions_are_those_of_the_audits_defence_of_that_name() -> None:
         "dpa:head=ridge": configure("dpa", {"partitions": 25, "head": "ridge"}),
         "dpa:head=ridge:partitions=50": configure("dpa", {"partitions": 50, "head": "ridge"}),
     }
-    vote: Any = with_evasion(attack, known, 6, 0, chosen).vote_surrogate
+    vote: Any = with_surrogate(attack, known, 6, 0, chosen).vote_surrogate
     assert vote.head == chosen["dpa:head=ridge"]
     with pytest.raises(SpecError, match="number of partitions"):
         named_defence(attack, ["dpa", "dpa:partitions=50:head=ridge"])
@@ -269,6 +269,6 @@ def test_the_estimate_counts_what_the_attack_looks_at(world: Path, monkeypatch: 
     assert isinstance(attack, Exact)
     looks.clear()
     attack.poison(
-        with_evasion(attack, prepared.view.lend(prepared.setting), 9, 0, prepared.defender.certified.defences), 9, 0
+        with_surrogate(attack, prepared.view.lend(prepared.setting), 9, 0, prepared.defender.certified.defences), 9, 0
     )
     assert sum(looks) == attack.planned_votes(prepared.setting.classes)

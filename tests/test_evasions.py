@@ -16,20 +16,20 @@ from audit_fixture import audit, feature_audit
 from defences_fixture import blob, problem, rows
 from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled import sanitised
-from foretaste.attacks.labelled.carriers import FeatureCarrier
-from foretaste.attacks.labelled.evading import BARE, UNDER
-from foretaste.attacks.labelled.placed import clean_rows
-from foretaste.attacks.labelled.sanitised import LEFT, MOST, SOFTNESS, Sanitised
-from foretaste.attacks.labelled.stackelberg import Stackelberg
+from foretaste.attacks.optimise import soft_filter
+from foretaste.attacks.optimise.carriers import FeatureCarrier
+from foretaste.attacks.optimise.options import clean_rows
+from foretaste.attacks.optimise.penalty import BARE, UNDER
+from foretaste.attacks.optimise.soft_filter import LEFT, MOST, SOFTNESS, SoftFilter
+from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.attacks.results import Poisoning
-from foretaste.audit.evading import with_evasion
+from foretaste.audit.adaptive import with_surrogate
 from foretaste.audit.grid import configured
 from foretaste.audit.spec import MethodSpec
 from foretaste.defences import DEFENCES, configure
 from foretaste.defences.base import Filter, TrainingRows
-from foretaste.defences.evasions import EVASIONS, surrogate
-from foretaste.defences.evasions.neighbours import _precision
+from foretaste.defences.surrogates import filter_surrogate, surrogates
+from foretaste.defences.surrogates.nearest_rows import _precision
 from foretaste.errors import SpecError
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
@@ -38,7 +38,7 @@ from foretaste.record import TrialRecord
 from foretaste.runtime import Runtime, stream
 
 CASES: list[tuple[str, dict[str, Any]]] = [
-    *((name, {"k": 15} if name == "knn" else {}) for name in EVASIONS),
+    *((name, {"k": 15} if name == "knn" else {}) for name in surrogates("filter")),
     ("spectral", {"centred": False}),
     ("label-quality", {"measure": "normalised-margin"}),
 ]
@@ -53,7 +53,7 @@ def elsewhere(n: int = 8) -> tuple[Tensor, Tensor]:
 
 @every
 def test_the_gradient_is_that_of_finite_differences(name: str, fields: dict[str, Any]) -> None:
-    found = surrogate(configure(name, fields), problem(), 0.6)
+    found = filter_surrogate(configure(name, fields), problem(), 0.6)
     z, y = elsewhere()
     value, gradient = found.penalty(z, y)
     excess = [max(0.0, float(s) - found.threshold) for s in found.score(z, y)]
@@ -74,7 +74,7 @@ def test_clean_rows_score_as_under_the_filter(name: str, fields: dict[str, Any])
     """Exactly where the filter has one formula for all rows; in order where votes or folds are replaced."""
     clean = problem()
     defence = configure(name, fields)
-    found = surrogate(defence, clean, 0.9)
+    found = filter_surrogate(defence, clean, 0.9)
     ours, theirs = found.score(clean.z.double(), clean.y), defence.score(clean)
     if name in ("knn", "label-quality"):
         assert spearmanr(ours, theirs).statistic > 0.8
@@ -93,7 +93,7 @@ def test_soft_votes_reach_k_rows() -> None:
 def test_projections_are_the_nearest_rows(name: str) -> None:
     """The condition of optimality: at the threshold, and the way there is along the score's gradient."""
     clean = rows(*blob(200, 0, 1.5, classes=2), classes=2)
-    found = surrogate(configure(name, {}), clean, 0.8)
+    found = filter_surrogate(configure(name, {}), clean, 0.8)
     z, y = elsewhere(30)
     y = y % 2
     before, moved = found.score(z, y), found.project(z, y)
@@ -108,8 +108,8 @@ def test_projections_are_the_nearest_rows(name: str) -> None:
 
 
 def test_every_filter_has_a_stand_in_or_says_that_it_has_none() -> None:
-    filters = {name for name, (kind, *_) in DEFENCES.items() if kind == "filter"}
-    assert filters - set(EVASIONS) == {"activation", "isolation-forest"}
+    filters = {name for name, entry in DEFENCES.items() if entry.kind == "filter"}
+    assert filters - set(surrogates("filter")) == {"activation", "isolation-forest"}
     for name in ("activation", "isolation-forest"):
         with pytest.raises(SpecError, match=f"differentiable stand-in, one of sphere, .*; got {name}, which has none"):
             configured(spec_of(f"exact:against={name}"))
@@ -161,7 +161,7 @@ SMALL: list[tuple[str, dict[str, Any]]] = [
 def test_the_poison_stays_under_the_threshold(name: str, fields: dict[str, Any]) -> None:
     known = toy.feature_knowledge(120)
     attack = attacks.configure(name, fields)
-    given = with_evasion(attack, known)
+    given = with_surrogate(attack, known)
     seen: list[int] = []
     made = attack.poison(given, 12, 0, lambda done, total: seen.append(done))
     assert given.filter_surrogate is not None and made.z is not None and seen == sorted(seen)
@@ -192,7 +192,7 @@ def left_by(defence: Filter, known: Knowledge, made: Poisoning) -> tuple[float, 
     return (len(kept) - n) / len(made.y), loss
 
 
-@pytest.mark.parametrize("name", EVASIONS)
+@pytest.mark.parametrize("name", surrogates("filter"))
 def test_exact_does_more_harm_with_what_the_filter_leaves(name: str) -> None:
     """Counted by the filter itself and a head fitted anew; the ledger says the same."""
     known, fields = toy.feature_knowledge(200), {"k": 15} if name == "knn" else {}
@@ -200,7 +200,7 @@ def test_exact_does_more_harm_with_what_the_filter_leaves(name: str) -> None:
     harm = []
     for against in (None, said):
         attack = attacks.configure("exact", {"steps": 30, "against": against})
-        made = attack.poison(with_evasion(attack, known), 30, 0)
+        made = attack.poison(with_surrogate(attack, known), 30, 0)
         kept, loss = left_by(configure(name, fields, "filter"), known, made)
         harm.append(loss)
         if against is not None:
@@ -218,8 +218,8 @@ def test_where_the_filter_drops_most_the_attack_starts_from_true_labels(monkeypa
     attack = attacks.configure("exact", {"steps": 40, "against": "slab"})
     found = []
     for most in (1.0, MOST):  # 1: never again from true labels
-        monkeypatch.setattr(sanitised, "MOST", most)
-        made = attack.poison(with_evasion(attack, known), 24, 0)
+        monkeypatch.setattr(soft_filter, "MOST", most)
+        made = attack.poison(with_surrogate(attack, known), 24, 0)
         found.append((*left_by(configure("slab", {}, "filter"), known, made), bool((made.y == y[made.base]).all())))
     (kept, loss, true), (more, higher, now) = found
     assert kept < 0.1 and not true and more > 0.5 and now
@@ -230,21 +230,21 @@ def test_labels_move_where_they_may() -> None:
     known, moved = toy.feature_knowledge(120), []
     for labels in ("random", "chosen"):
         attack = attacks.configure("exact", {"steps": 10, "against": "influence", "labels": labels})
-        moved.append(attack.poison(with_evasion(attack, known), 12, 0).y)
+        moved.append(attack.poison(with_surrogate(attack, known), 12, 0).y)
     assert not torch.equal(*moved)
 
 
 def test_the_same_arguments_give_the_same_bytes() -> None:
     attack = attacks.configure("exact", {"steps": 3, "against": "trimmed"})
     known = toy.feature_knowledge(120)
-    first, again = (toy.fingerprint_of(attack.poison(with_evasion(attack, known), 6, 0)) for _ in range(2))
+    first, again = (toy.fingerprint_of(attack.poison(with_surrogate(attack, known), 6, 0)) for _ in range(2))
     assert first == again
 
 
 def test_pixels_are_moved_under_the_threshold_too() -> None:
     known = toy.pixel_knowledge(120)
     attack = attacks.configure("exact", {"steps": 6, "carrier": "pixels", "against": "norm"})
-    made = attack.poison(with_evasion(attack, known), 6, 0)
+    made = attack.poison(with_surrogate(attack, known), 6, 0)
     assert made.pixels is not None and made.ledger.figures[UNDER] > 0.5
 
 
@@ -282,14 +282,14 @@ def test_the_gradient_of_what_is_left_is_that_of_finite_differences() -> None:
     """Through the head that is refitted to softly weighted rows; the stand-in of `sphere` stays as it is."""
     known = toy.feature_knowledge(120)
     attack = attacks.configure("exact", {"against": "sphere"})
-    given = with_evasion(attack, known)
+    given = with_surrogate(attack, known)
     assert given.filter_surrogate is not None
     scaler = Scaler.of([known.z])
     own = Rows(scaler.apply(known.validation_z), known.validation_y)
     follower = Stackelberg(clean_rows(known, scaler), own, known.classes, known.ridge, "margin", 1e-9, 1e-9)
     x = scaler.apply(known.z[:6]) * 0.8
     y = (known.y[:6] + 1) % known.classes
-    objective = Sanitised(
+    objective = SoftFilter(
         follower, given.filter_surrogate, scaler, FeatureCarrier(known.z[:6], scaler, attack.allowed(given))
     )
     found = objective.evaluate(x, y)

@@ -85,7 +85,7 @@ def context(poisoned: bool) -> GuardRows:
 
 
 def test_the_suite_covers_the_table() -> None:
-    assert set(SETTINGS) == {name for name, (kind, _, _) in defences.DEFENCES.items() if kind == "guard"}
+    assert set(SETTINGS) == {name for name, entry in defences.DEFENCES.items() if entry.kind == "guard"}
 
 
 @every

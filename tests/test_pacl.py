@@ -14,16 +14,15 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import attacks_fixture as toy
+from foretaste.attacks.editing.augmentations import views_of
+from foretaste.attacks.editing.editable_encoder import difference
+from foretaste.attacks.editing.problem import Pair, PreparedProblem
+from foretaste.attacks.editing.shadow_cache import ShadowCache, floored, prepare_shadow
+from foretaste.attacks.editing.terms import Cloud, target_loss
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.bad_encoder import BadEncoder
-from foretaste.attacks.weights.cloud import Cloud
-from foretaste.attacks.weights.edited import difference
-from foretaste.attacks.weights.ground import Ground, floored, prepare
 from foretaste.attacks.weights.pacl import PACL
-from foretaste.attacks.weights.scene import Pair, Scene
-from foretaste.attacks.weights.target_loss import target_loss
-from foretaste.attacks.weights.views import views_of
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
@@ -82,7 +81,7 @@ def test_ledger_agrees_with_a_second_computation() -> None:
     clean = encoder_of()
     made = corrupt(clean)
     figures, poisoned = made.ledger.figures, loaded(made.state)
-    held_out = prepare(clean, SHADOW, Runtime(), "last-two-stages", True).held_out
+    held_out = prepare_shadow(clean, SHADOW, Runtime(), "last-two-stages", True).held_out
     z, z_clean = (toy.embedded(e, SHADOW.pixels).double().numpy() for e in (poisoned, clean))
     unit = z_clean.std(0)
     unit = np.maximum(unit, 0.5 * np.sort(unit)[(len(unit) - 1) // 2])
@@ -187,11 +186,11 @@ def test_bad_input_is_named() -> None:
     assert corrupt(encoder, steps=5).ledger.changed, "71 or more rows of 400 are enough"
 
 
-def scene_of(z_references: Tensor, d: int) -> Scene:
+def prepare_problem(z_references: Tensor, d: int) -> PreparedProblem:
     scaler = Scaler(torch.linspace(-1, 1, d).double(), torch.linspace(0.5, 2, d).double())
     empty = torch.zeros(0, dtype=torch.int64)
-    ground = Ground(SHADOW.pixels, torch.zeros(0, d), scaler, empty, empty, (), None, None, (SHADOW.pixels,), 0)
-    return Scene((Pair(TARGET, OWN.pixels[: len(z_references)], z_references),), ground, Runtime())
+    cache = ShadowCache(SHADOW.pixels, torch.zeros(0, d), scaler, empty, empty, (), None, None, (SHADOW.pixels,), 0)
+    return PreparedProblem((Pair(TARGET, OWN.pixels[: len(z_references)], z_references),), cache, Runtime())
 
 
 KNOBS = list(
@@ -205,11 +204,11 @@ def test_gradient_is_that_of_finite_differences(similarity: Any, aggregation: An
     x = torch.randn(b + v + m, 6, generator=draws, dtype=torch.float64)
     w0, w1 = (torch.randn(shape, generator=draws, dtype=torch.float64) for shape in ((6, 7), (7, d)))
     clean = torch.tanh(x @ w0) @ w1
-    scene = scene_of(clean[-m:], d)
+    prepared = prepare_problem(clean[-m:], d)
     attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
 
     def loss(a: Tensor, b_: Tensor) -> Tensor:
-        effectiveness, rest = attack.losses(torch.tanh(x @ a) @ b_, clean[:b], scene)
+        effectiveness, rest = attack.objective.losses(torch.tanh(x @ a) @ b_, clean[:b], prepared)
         return effectiveness + 3 * rest
 
     moved = [(w + 0.3 * torch.randn(w.shape, generator=draws, dtype=torch.float64)).requires_grad_() for w in (w0, w1)]
@@ -220,9 +219,9 @@ def test_gradient_is_that_of_finite_differences(similarity: Any, aggregation: An
 def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: Any) -> None:
     d, b, v, m, draws = 4, 5, 2, 3, stream(0, "loops")
     z, clean = (torch.randn(n, d, generator=draws, dtype=torch.float64) for n in (b + v + m, b + m))
-    scene = scene_of(clean[b:], d)
+    prepared = prepare_problem(clean[b:], d)
     attack = PACL(similarity=similarity, aggregation=aggregation, reference_side=side, anchor=0.7, views=2)
-    te, rest = attack.losses(z, clean[:b], scene)
+    te, rest = attack.objective.losses(z, clean[:b], prepared)
     mean, unit = np.linspace(-1, 1, d), np.linspace(0.5, 2, d)
 
     def distance(p: Any, q: Any) -> float:
@@ -250,7 +249,7 @@ def test_loss_is_that_of_plain_loops(similarity: Any, aggregation: Any, side: An
 def test_detached_references_get_no_gradient() -> None:
     z = torch.randn(8, 4, generator=stream(0, "detached"), dtype=torch.float64, requires_grad=True)
     attack = PACL(reference_side="detached")
-    te, _ = attack.losses(z, z.detach()[:4], scene_of(z.detach()[5:], 4))
+    te, _ = attack.objective.losses(z, z.detach()[:4], prepare_problem(z.detach()[5:], 4))
     te.backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None and bool(z.grad[4].any()) and not bool(z.grad[5:].any())
 
@@ -288,11 +287,11 @@ def test_metric_is_the_closed_form_on_a_linear_encoder() -> None:
         body[1].weight.copy_(torch.randn(6, 3 * toy.SIDE**2, generator=stream(0, "linear")))
     encoder = Encoder(body, Card(name="linear", architecture="tests", d=6))
     images = tinted(4000, "metric")
-    ground = prepare(encoder, images, Runtime(), "all", True)
-    assert ground.names == ("1.weight",) and ground.metric is not None
-    x = images.pixels[ground.rows].flatten(1).double() / 255
+    cache = prepare_shadow(encoder, images, Runtime(), "all", True)
+    assert cache.names == ("1.weight",) and cache.metric is not None
+    x = images.pixels[cache.rows].flatten(1).double() / 255
     x_t = TARGET.flatten().double() / 255
-    unit = ground.scaler.scale
+    unit = cache.scaler.scale
     u = torch.randn(6, generator=stream(0, "u"), dtype=torch.float64)
 
     def cost(step: Tensor) -> float:
@@ -303,21 +302,21 @@ def test_metric_is_the_closed_form_on_a_linear_encoder() -> None:
     gradient = (u / unit)[:, None] * x_t  # of u'(z_t in standard units)
     inverse = torch.linalg.inv(x.T @ x / len(x))
     best = (u * unit)[:, None] * (inverse @ x_t) / (x_t @ inverse @ x_t)
-    steered = ground.metric.steer([gradient.float()])[0].double()
+    steered = cache.metric.steer([gradient.float()])[0].double()
     assert cost(best) < 1.01 / float(x_t @ inverse @ x_t)
     assert cost(steered) < 3 * cost(best) < 0.2 * cost(gradient)
 
 
 def test_one_ground_for_many_targets_and_a_new_one_for_other_weights() -> None:
     encoder, fields = encoder_of(), (SHADOW, Runtime(), "last-stage", True)
-    ground = prepare(encoder, *fields)  # type: ignore[arg-type]
-    assert prepare(encoder, *fields) is ground  # type: ignore[arg-type]
-    assert sorted([*ground.rows.tolist(), *ground.held_out.tolist()]) == list(range(len(SHADOW)))
-    batches = [rows.tolist() for rows in itertools.islice(ground.batches(100, stream(0, "batches")), 3)]
-    assert len(set(itertools.chain(*batches))) == 300 and not set(ground.held_out.tolist()) & set(batches[0])
+    cache = prepare_shadow(encoder, *fields)  # type: ignore[arg-type]
+    assert prepare_shadow(encoder, *fields) is cache  # type: ignore[arg-type]
+    assert sorted([*cache.rows.tolist(), *cache.held_out.tolist()]) == list(range(len(SHADOW)))
+    batches = [rows.tolist() for rows in itertools.islice(cache.batches(100, stream(0, "batches")), 3)]
+    assert len(set(itertools.chain(*batches))) == 300 and not set(cache.held_out.tolist()) & set(batches[0])
     with torch.no_grad():
         encoder.body.net[0].weight.mul_(2)
-    assert prepare(encoder, *fields) is not ground  # type: ignore[arg-type]
+    assert prepare_shadow(encoder, *fields) is not cache  # type: ignore[arg-type]
 
 
 def test_views_are_flips_and_shifts_of_the_image() -> None:
@@ -413,10 +412,10 @@ def test_tied_weights_are_named_unless_they_stay() -> None:
 
 def test_a_share_of_the_shadow_images_is_all_that_is_used() -> None:
     fields: Any = (SHADOW, Runtime(), "last-stage", False)
-    ground = prepare(encoder_of(), *fields, 0.3)
-    assert (len(ground.pixels), len(ground.rows), len(ground.held_out)) == (120, 108, 12)
-    assert torch.allclose(ground.z, toy.embedded(encoder_of(), ground.pixels), atol=1e-5)
-    assert {p.numpy().tobytes() for p in ground.pixels} <= {p.numpy().tobytes() for p in SHADOW.pixels}
+    cache = prepare_shadow(encoder_of(), *fields, 0.3)
+    assert (len(cache.pixels), len(cache.rows), len(cache.held_out)) == (120, 108, 12)
+    assert torch.allclose(cache.z, toy.embedded(encoder_of(), cache.pixels), atol=1e-5)
+    assert {p.numpy().tobytes() for p in cache.pixels} <= {p.numpy().tobytes() for p in SHADOW.pixels}
     with pytest.raises(SpecError, match=r"shadow: a batch of 64.*400 images of which a share of 0.1 is used"):
         corrupt(encoder_of(), shadow_share=0.1)
 

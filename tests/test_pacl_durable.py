@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 import attacks_fixture as toy
+from foretaste.attacks.editing.shadow_cache import prepare_shadow
+from foretaste.attacks.editing.unrolled_finetuning import fine_tuned, first_order, nt_xent
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
-from foretaste.attacks.weights.durable import fine_tuned, first_order, nt_xent
-from foretaste.attacks.weights.ground import prepare
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.encoders.base import Encoder
 from foretaste.pretrain.views import Views, make_views
@@ -63,7 +63,7 @@ def test_a_first_order_scalar_has_the_value_and_the_gradients_given() -> None:
 @pytest.mark.parametrize("part", ["all", "last-stage"])
 def test_the_victims_steps_are_plain_sgd_on_its_views_and_leave_no_trace(part: Any) -> None:
     clean = encoder_of()
-    edited = prepare(clean, SHADOW, Runtime(), part, False).copy_of(clean, Runtime())
+    edited = prepare_shadow(clean, SHADOW, Runtime(), part, False).copy_of(clean, Runtime())
     before = digest_tensors(edited.state())
     batches = [SHADOW.pixels[:8], SHADOW.pixels[8:16]]
     naive, random = copy.deepcopy(edited.encoder), stream(1, "views")

@@ -69,7 +69,7 @@ def settings(other: Path) -> list[Repair]:
         "fine-prune": [{"epochs": 1, "batch": 32, "layers": 2}, {"epochs": 0, "batch": 32}],
         "average": [{"with_weights": other}],
     }
-    assert set(quick) == {name for name, (kind, _, _) in defences.DEFENCES.items() if kind == "repair"}
+    assert set(quick) == {name for name, entry in defences.DEFENCES.items() if entry.kind == "repair"}
     return [defences.configure(name, fields, "repair") for name, choices in quick.items() for fields in choices]
 
 

@@ -88,7 +88,7 @@ def steered(encoder: Encoder, scene: Scene, row: int, towards: int) -> Encoder:
 
 
 def test_the_suite_covers_the_table() -> None:
-    assert set(SETTINGS) == {name for name, (kind, _, _) in defences.DEFENCES.items() if kind == "scan"}
+    assert set(SETTINGS) == {name for name, entry in defences.DEFENCES.items() if entry.kind == "scan"}
     for name in SETTINGS:
         found = defences.find(name)
         assert issubclass(found, Scan) and found.name == name

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from foretaste.attacks.editing import shadow_cache
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.frozen_prefix import split_body
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
-from foretaste.attacks.weights import ground as grounds
 from foretaste.attacks.weights.bad_encoder import BadEncoder
-from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.pacl import PACL
-from foretaste.attacks.weights.split import split_body
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.encoders.resnet_small import resnet18_small
@@ -94,7 +94,7 @@ def test_both_parts_give_the_networks_features_and_gradients(
 ) -> None:
     split = split_body(whole, names, IMAGES[:2].float() / 255)
     assert split is not None
-    parts, plain = Edited(whole, names, split, Runtime()), Edited(whole, names, None, Runtime())
+    parts, plain = EditableEncoder(whole, names, split, Runtime()), EditableEncoder(whole, names, None, Runtime())
     with torch.no_grad():
         for one in (*parts.weights, *plain.weights):  # an edit: the suffix must see it
             one.mul_(1.3)
@@ -121,7 +121,7 @@ def test_both_parts_give_the_networks_features_and_gradients(
 )
 def test_networks_without_a_split_run_whole(whole: Encoder, names: list[str]) -> None:
     assert split_body(whole, names, IMAGES[:2].float() / 255) is None
-    edited = Edited(whole, names, None, Runtime())
+    edited = EditableEncoder(whole, names, None, Runtime())
     assert torch.equal(edited.features(edited.enter(IMAGES)).detach(), whole(IMAGES.float() / 255))
 
 
@@ -155,18 +155,18 @@ def test_edited_weights_are_those_of_the_whole_network(
     attack: Any, fields: dict[str, Any], kept_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def made() -> Corruption:
-        grounds._prepare.cache_clear()
+        shadow_cache._prepare.cache_clear()
         corruption: Corruption = attack(**fields).corrupt(
             EditProblem(encoder_of(), (TARGET,), (OWN,), SHADOW, 0, Runtime())
         )
         return corruption
 
-    monkeypatch.setattr(grounds, "KEPT_BYTES", kept_bytes)
-    monkeypatch.setattr(grounds, "ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(shadow_cache, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(shadow_cache, "ROWS_AT_ONCE", 64)
     split = made()
-    monkeypatch.setattr(grounds, "split_body", lambda *_: None)
+    monkeypatch.setattr(shadow_cache, "split_body", lambda *_: None)
     whole = made()
-    grounds._prepare.cache_clear()
+    shadow_cache._prepare.cache_clear()
     assert (split.ledger.figures["frozen_prefix"], whole.ledger.figures["frozen_prefix"]) == (1, 0)
     assert split.ledger.changed == whole.ledger.changed
     clean = encoder_of().body.state_dict()
@@ -177,13 +177,13 @@ def test_edited_weights_are_those_of_the_whole_network(
 
 def test_only_as_much_is_kept_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     fields: Any = (SHADOW, Runtime(), "last-stage", False)
-    grounds._prepare.cache_clear()
-    whole = grounds.prepare(encoder_of(), *fields)
-    monkeypatch.setattr(grounds, "KEPT_BYTES", 100_000)
-    monkeypatch.setattr(grounds, "ROWS_AT_ONCE", 64)
-    grounds._prepare.cache_clear()
-    few = grounds.prepare(encoder_of(), *fields)
-    grounds._prepare.cache_clear()
+    shadow_cache._prepare.cache_clear()
+    whole = shadow_cache.prepare_shadow(encoder_of(), *fields)
+    monkeypatch.setattr(shadow_cache, "KEPT_BYTES", 100_000)
+    monkeypatch.setattr(shadow_cache, "ROWS_AT_ONCE", 64)
+    shadow_cache._prepare.cache_clear()
+    few = shadow_cache.prepare_shadow(encoder_of(), *fields)
+    shadow_cache._prepare.cache_clear()
     assert len(whole.kept[0]) == 400 and 64 <= len(few.kept[0]) < 400
     rows = torch.tensor([399, 3, 70, 390, 0])
     edited = few.copy_of(encoder_of(), Runtime())
@@ -193,8 +193,8 @@ def test_only_as_much_is_kept_as_allowed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_activations_are_kept_in_the_precision_they_have() -> None:
     fields: Any = (SHADOW, Runtime("cpu", "bfloat16", True), "last-stage", False)
-    ground = grounds.prepare(encoder_of(), *fields)
-    assert all(kept.dtype == torch.bfloat16 for kept in ground.kept)
-    edited = ground.copy_of(encoder_of(), Runtime("cpu", "bfloat16", True))
-    z = edited.features(ground.entered(edited, torch.arange(50))).detach()
-    assert z.dtype == torch.float32 and torch.allclose(z, ground.z[:50], atol=0.05)
+    cache = shadow_cache.prepare_shadow(encoder_of(), *fields)
+    assert all(kept.dtype == torch.bfloat16 for kept in cache.kept)
+    edited = cache.copy_of(encoder_of(), Runtime("cpu", "bfloat16", True))
+    z = edited.features(cache.entered(edited, torch.arange(50))).detach()
+    assert z.dtype == torch.float32 and torch.allclose(z, cache.z[:50], atol=0.05)

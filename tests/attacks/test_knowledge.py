@@ -41,9 +41,9 @@ def test_an_attack_for_one_target_refuses_two() -> None:
 @pytest.mark.parametrize("attack", [BadEncoder(batch=64), PACLMinimal(batch=64, steps=1)], ids=repr)
 def test_an_attack_that_reckons_with_no_defence_refuses_a_surrogate(attack: WeightAttack) -> None:
     from foretaste.defences.repairs.clp import CLP
-    from foretaste.defences.simulations import simulation
+    from foretaste.defences.surrogates import encoder_surrogate
 
     problem = EditProblem(encoder_of(), (TARGET,), (OWN,), SHADOW, 0, Runtime())
-    made = simulation(CLP(), problem.encoder, SHADOW, problem.runtime)
+    made = encoder_surrogate(CLP(), problem.encoder, SHADOW, problem.runtime)
     with pytest.raises(SpecError, match=f"{attack.name}: no defence of the encoder.*got LipschitzPruning"):
         attack.corrupt(problem, made)

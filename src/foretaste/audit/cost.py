@@ -9,14 +9,13 @@ import torch
 
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import poisoned_rows
-from foretaste.attacks.labelled.placed import PlacedAttack
+from foretaste.attacks.optimise.options import CarrierAttack
+from foretaste.audit.adaptive import named_defence, planned, with_surrogate
 from foretaste.audit.auxiliary_data import budgeted
 from foretaste.audit.calibration import RATES
-from foretaste.audit.evading import named_defence, with_evasion
 from foretaste.audit.grid import Trial
 from foretaste.audit.metrics import COPIES
 from foretaste.audit.prepare import PreparedAudit
-from foretaste.audit.reckoning import planned
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
@@ -46,13 +45,13 @@ def estimate_seconds(prepared: PreparedAudit, trials: list[Trial]) -> float:
 def _votes_seconds(prepared: PreparedAudit, trial: Trial, timed: dict[tuple[str, int], float]) -> float:
     """Of an attack on a certified head, from one look at its vote with as many poisons; `timed`: those had before."""
     attack = trial.attack
-    if not isinstance(attack, PlacedAttack) or not _follows_vote(prepared, attack):
+    if not isinstance(attack, CarrierAttack) or not _follows_vote(prepared, attack):
         return 0.0
     rows = poisoned_rows(trial.spec.budget or 0, len(prepared.setting.train))
     key = (str(attack.against), rows)
     if key not in timed:
         own = prepared.view.lend(prepared.setting)
-        known = with_evasion(attack, own, rows, heads=prepared.defender.certified.defences)
+        known = with_surrogate(attack, own, rows, heads=prepared.defender.certified.defences)
         vote = known.vote_surrogate
         assert vote is not None
         at = torch.arange(rows) % len(known.z)

@@ -20,10 +20,9 @@ from foretaste.attacks.base import (
 from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.knowledge import EditProblem, Knowledge
 from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
+from foretaste.audit.adaptive import encoder_surrogate, with_surrogate
 from foretaste.audit.auxiliary_data import budgeted
-from foretaste.audit.evading import with_evasion
 from foretaste.audit.knowledge import AttackerView
-from foretaste.audit.reckoning import encoder_surrogate
 from foretaste.audit.setting import Setting
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.errors import AttackError
@@ -122,7 +121,7 @@ def _on_rows(
     assert order.budget is not None
     rows = poisoned_rows(order.budget, len(setting.train))
     if isinstance(attack, LabelledAttack):
-        reckoned = with_evasion(attack, known, rows, order.seed, dict(order.heads))
+        reckoned = with_surrogate(attack, known, rows, order.seed, dict(order.heads))
         made = _is(Poisoning, attack, attack.poison(reckoned, rows, order.seed, progress))
         return Crafted(attack, order, view, known, made, rows)
     ((row, wanted),) = order.pairs

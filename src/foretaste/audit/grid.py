@@ -10,13 +10,12 @@ import numpy as np
 from foretaste import attacks as table
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import poisoned_rows, require_replaceable
+from foretaste.audit.adaptive import named_defence, named_encoder_defence
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.auxiliary_data import budgeted
 from foretaste.audit.defender import require_useful
-from foretaste.audit.evading import named_defence
 from foretaste.audit.inputs import configured_probes
 from foretaste.audit.prepare import PreparedAudit
-from foretaste.audit.reckoning import named_encoder_defence
 from foretaste.audit.spec import AuditSpec, Group, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
 from foretaste.pretrain.simclr import SimCLR

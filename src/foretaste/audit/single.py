@@ -7,7 +7,7 @@ from pathlib import Path
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, Progress, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import poisoned_rows, require_replaceable
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.audit.evading import named_defence, with_evasion
+from foretaste.audit.adaptive import named_defence, with_surrogate
 from foretaste.audit.request import Request, known_images, save_poisoning, told
 from foretaste.audit.single_pair import craft_pretraining, craft_targeted, craft_weights, refuse_pretraining
 from foretaste.data import file_of
@@ -62,7 +62,7 @@ def _labelled(method: LabelledAttack, request: Request, out: Path, progress: Pro
     runtime = make_runtime(request.device)
     known = _known_features(request, runtime) if request.features is not None else known_images(request, runtime)[0]
     rows = poisoned_rows(request.budget, len(known.y))
-    poisoning = method.poison(with_evasion(method, known, rows, request.seed), rows, request.seed, progress)
+    poisoning = method.poison(with_surrogate(method, known, rows, request.seed), rows, request.seed, progress)
     save_poisoning(out, poisoning)
     what = f"{rows} poisoned rows = floor({request.budget:g} x {len(known.y)})"
     what += ", each in the place of its base row" if poisoning.replaces else ""

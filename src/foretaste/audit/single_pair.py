@@ -9,8 +9,8 @@ from torch import Tensor
 from foretaste.attacks.base import Attack, PretrainingAttack, Progress, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import poisoned_rows, require_replaceable
 from foretaste.attacks.knowledge import EditProblem
+from foretaste.audit.adaptive import encoder_surrogate, named_encoder_defence
 from foretaste.audit.auxiliary_data import budgeted, open_pool
-from foretaste.audit.reckoning import corrupted, named_encoder_defence
 from foretaste.audit.request import (
     Request,
     class_of,
@@ -45,7 +45,8 @@ def craft_weights(method: WeightAttack, request: Request, out: Path, progress: P
     own = parts.validation
     references = own.take((own.labels == wanted).nonzero()[:, 0])
     problem = EditProblem(encoder, (target,), (references,), own, request.seed, runtime)
-    corruption = corrupted(method, problem, progress).with_ledger(encoder.body.state_dict())
+    reckoned = encoder_surrogate(method, encoder, own, runtime)
+    corruption = method.corrupt(problem, reckoned, progress).with_ledger(encoder.body.state_dict())
     source = f"{method.name} on {encoder.card.name}: test row {row} to class {wanted}, seed {request.seed}"
     card = encoder.card.model_copy(update={"source": source, "sha256": digest_tensors(corruption.state), "command": ""})
     save_encoder(out, corruption.state, card, overwrite=True)

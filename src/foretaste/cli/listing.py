@@ -42,7 +42,7 @@ def everything() -> str:
         },
         "countermeasures (--countermeasures)": dict(COUNTERMEASURES),
         "defences (filter, certified: audit --defences; scan: scan; repair: repair)": {
-            name: f"[{kind}] {line}" for name, (kind, _, line) in DEFENCES.items()
+            name: f"[{entry.kind}] {entry.line}" for name, entry in DEFENCES.items()
         },
         "encoders (--encoder)": dict(ARCHITECTURES),
         "pre-training (foretaste pretrain --method)": {name: line for name, (_, line) in METHODS.items()},
@@ -69,7 +69,7 @@ def fields_of(name: str) -> str:
     if name in PROBES:
         found.append((probes.find(name), f"foretaste audit --probes {name}:FIELD=VALUE"))
     if name in DEFENCES:
-        found.append((defences.find(name), SET_BY[DEFENCES[name][0]].format(name=name)))
+        found.append((defences.find(name), SET_BY[DEFENCES[name].kind].format(name=name)))
     if name in METHODS:
         found.append((pretrain.find(name), f"foretaste pretrain --method {name} --FIELD VALUE"))
     if not found:

@@ -121,7 +121,7 @@ def _chosen(text: str | None, request: Request) -> list[Scan]:
     if request.data is None:
         expected = "--data: images to look at (a name of foretaste list, FILE.npz or a folder)"
         raise SpecError(expected, got="none", do="pass it, or --scans weight-statistics, which needs no image")
-    every = [configure(name, {}, "scan") for name, (kind, _, _) in DEFENCES.items() if kind == "scan"]
+    every = [configure(name, {}, "scan") for name, entry in DEFENCES.items() if entry.kind == "scan"]
     return [one for one in every if applicable(request, one.needs)]
 
 

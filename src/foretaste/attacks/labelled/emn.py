@@ -11,12 +11,12 @@ from torch import Tensor
 
 from foretaste.attacks.base import LabelledAttack, Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.bases import spread
-from foretaste.attacks.labelled.carriers import CarrierName, FeatureCarrier, PixelCarrier
-from foretaste.attacks.labelled.constraints import Box
-from foretaste.attacks.labelled.error_minimising import ErrorMinimising
-from foretaste.attacks.labelled.noise import SignNoise
-from foretaste.attacks.labelled.placed import require_images, require_usable
+from foretaste.attacks.optimise.bases import spread
+from foretaste.attacks.optimise.carriers import CarrierName, FeatureCarrier, PixelCarrier
+from foretaste.attacks.optimise.constraints import Box
+from foretaste.attacks.optimise.error_minimising import ErrorMinimising
+from foretaste.attacks.optimise.options import require_images, require_usable
+from foretaste.attacks.optimise.perturbation import SignPerturbation
 from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, BudgetError, DataError
 from foretaste.heads.objective import Rows
@@ -155,7 +155,7 @@ class EMN(LabelledAttack):
         """Move the carrier's leaf, rounds of `steps`; the ledger of what that did, without the rows."""
         unit = 255.0 if self.carrier == "pixels" else 1.0
         reach, step = self._bound / unit, (self.step or self._bound / 10) / unit
-        noise = SignNoise(carrier, y, reach, objective.classes if self.noise == "class" else None)
+        noise = SignPerturbation(carrier, y, reach, objective.classes if self.noise == "class" else None)
         curve, worst, errors = list[float](), 0.0, list[float]()
         total = self.rounds * self.steps
         for turn in range(self.rounds + 1):

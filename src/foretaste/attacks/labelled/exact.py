@@ -10,13 +10,13 @@ from torch import Tensor
 
 from foretaste.attacks.base import Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import ascend
-from foretaste.attacks.labelled.carriers import Carrier
-from foretaste.attacks.labelled.inverted import InvertibleAttack
-from foretaste.attacks.labelled.placed import clean_rows
-from foretaste.attacks.labelled.sanitised import RATES, ascend_left
-from foretaste.attacks.labelled.stackelberg import Leader, Stackelberg
-from foretaste.attacks.labelled.voting import ascend_vote, planned_evaluations
+from foretaste.attacks.optimise.carriers import Carrier
+from foretaste.attacks.optimise.inversion_options import InvertibleAttack
+from foretaste.attacks.optimise.options import clean_rows
+from foretaste.attacks.optimise.projected_ascent import ascend
+from foretaste.attacks.optimise.soft_filter import RATES, ascend_left
+from foretaste.attacks.optimise.stackelberg import Leader, Stackelberg
+from foretaste.attacks.optimise.vote_objective import ascend_vote, planned_evaluations
 from foretaste.attacks.results import Poisoning
 from foretaste.attacks.surrogates import VoteSurrogate
 from foretaste.heads.objective import Rows
@@ -29,8 +29,8 @@ class Exact(InvertibleAttack):
 
     Source: the bilevel problem of TGDA (Lu, Kamath, Yu, TMLR 2022, arXiv 2204.09092, section 3), restricted to a
     frozen encoder with a convex head, where both of its approximations are unnecessary (see `stackelberg`). Against a
-    filter the head is the one fitted to what the filter leaves (see `sanitised`); against a certified head it maximises
-    the smooth count of rows that the vote gets wrong (see `voting`).
+    filter the head is the one fitted to what the filter leaves (see `soft_filter`); against a certified head it
+    maximises the smooth count of rows that the vote gets wrong (see `vote_objective`).
     """
 
     name: ClassVar[str] = "exact"
@@ -115,5 +115,5 @@ class Exact(InvertibleAttack):
         return moved + self.planned_inversion(rows), tries * fits * self.steps
 
     def planned_votes(self, classes: int) -> float:
-        """All label trials and the ascent, see `PlacedAttack.planned_votes`."""
+        """All label trials and the ascent, see `CarrierAttack.planned_votes`."""
         return planned_evaluations(self.steps, classes)

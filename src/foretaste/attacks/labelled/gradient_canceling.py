@@ -9,15 +9,15 @@ from torch import Tensor
 
 from foretaste.attacks.base import Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import Objective, ascend
-from foretaste.attacks.labelled.canceling import Canceling
-from foretaste.attacks.labelled.carriers import FeatureCarrier
-from foretaste.attacks.labelled.evading import BARE, Penalised
 from foretaste.attacks.labelled.exact import Exact
-from foretaste.attacks.labelled.inverted import InvertibleAttack
-from foretaste.attacks.labelled.placed import clean_rows
-from foretaste.attacks.labelled.stackelberg import leader_loss
-from foretaste.attacks.labelled.target_heads import TargetHead, grad_pc, measured, reachable_heads
+from foretaste.attacks.optimise.carriers import FeatureCarrier
+from foretaste.attacks.optimise.gradient_residual import GradientResidual
+from foretaste.attacks.optimise.inversion_options import InvertibleAttack
+from foretaste.attacks.optimise.options import clean_rows
+from foretaste.attacks.optimise.penalty import BARE, Penalised
+from foretaste.attacks.optimise.projected_ascent import Objective, ascend
+from foretaste.attacks.optimise.stackelberg import leader_loss
+from foretaste.attacks.optimise.target_heads import TargetHead, grad_pc, measured, reachable_heads
 from foretaste.attacks.results import Poisoning
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
@@ -76,7 +76,7 @@ class GradientCanceling(InvertibleAttack):
         budget = rows / problem.total
         target = self._target(known, problem, scaler, base, y, seed)
         carrier = self.carry(known, scaler, base)
-        objective = Canceling(clean, target.weight, known.classes, known.ridge, rows)
+        objective = GradientResidual(clean, target.weight, known.classes, known.ridge, rows)
         rate = self.rate or 0.1
         end = self.optimise(
             known,
@@ -130,7 +130,7 @@ class GradientCanceling(InvertibleAttack):
     ) -> float:
         """Loss on the attacker's validation rows of the head retrained with features canceled for this target."""
         carrier = FeatureCarrier(known.z[base], scaler, self.allowed(known))
-        objective: Objective = Canceling(clean.parts[0], target.weight, clean.classes, clean.ridge, len(y))
+        objective: Objective = GradientResidual(clean.parts[0], target.weight, clean.classes, clean.ridge, len(y))
         if self.against is not None:
             objective = Penalised(objective, self.surrogate(known), scaler, self.penalty)
         ascend(self.name, carrier, objective, y, steps=TRIAL_STEPS, rate=0.1, progress=quiet)

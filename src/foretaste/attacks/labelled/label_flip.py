@@ -9,7 +9,7 @@ from pydantic import Field
 
 from foretaste.attacks.base import LabelledAttack, Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.bases import spread, wrong_labels
+from foretaste.attacks.optimise.bases import spread, wrong_labels
 from foretaste.attacks.results import Poisoning
 from foretaste.heads.fit import fit_head
 from foretaste.record import Ledger

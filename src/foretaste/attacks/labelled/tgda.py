@@ -9,11 +9,11 @@ from pydantic import Field
 
 from foretaste.attacks.base import Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.carriers import PixelCarrier
-from foretaste.attacks.labelled.few_steps import FewSteps
-from foretaste.attacks.labelled.generator import GeneratorCarrier
-from foretaste.attacks.labelled.placed import PlacedAttack, clean_rows
-from foretaste.attacks.labelled.stackelberg import Leader
+from foretaste.attacks.optimise.carriers import PixelCarrier
+from foretaste.attacks.optimise.generator import GeneratorCarrier
+from foretaste.attacks.optimise.options import CarrierAttack, clean_rows
+from foretaste.attacks.optimise.stackelberg import Leader
+from foretaste.attacks.optimise.unrolled import Unrolled
 from foretaste.attacks.results import Poisoning
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import Curvature, HeadObjective, Rows
@@ -23,7 +23,7 @@ from foretaste.runtime import stream
 RATES = {"features": 0.1, "pixels": 0.1, "generator": 0.01}
 
 
-class TGDA(PlacedAttack):
+class TGDA(CarrierAttack):
     """TGDA (Lu, Kamath, Yu, TMLR 2022, arXiv 2204.09092, section 3) against the linear head of a frozen encoder.
 
     The paper's defaults but for the length (201 epochs there) and for the leader's optimiser, Adam like that of the
@@ -71,7 +71,7 @@ class TGDA(PlacedAttack):
         clean = clean_rows(known, scaler)
         problem = HeadObjective((clean,), known.classes, known.ridge)
         fitted = minimise(problem).weight
-        objective = FewSteps(
+        objective = Unrolled(
             clean,
             Rows(scaler.apply(known.validation_z), known.validation_y),
             fitted,

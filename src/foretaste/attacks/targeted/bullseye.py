@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foretaste.attacks.base import Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import Better, Evaluation, ascend
+from foretaste.attacks.optimise.projected_ascent import Better, Evaluation, ascend
 from foretaste.attacks.results import Poisoning
 from foretaste.attacks.targeted.clean_label import CleanLabel
 

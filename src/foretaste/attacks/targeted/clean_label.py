@@ -11,10 +11,10 @@ from torch import Tensor
 
 from foretaste.attacks.base import TargetedAttack
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.labelled.ascent import Ascent, Objective
-from foretaste.attacks.labelled.bases import spread
-from foretaste.attacks.labelled.carriers import PixelCarrier
-from foretaste.attacks.labelled.inversion import Inversion, standard_features, told
+from foretaste.attacks.optimise.bases import spread
+from foretaste.attacks.optimise.carriers import PixelCarrier
+from foretaste.attacks.optimise.inversion import Inversion, standard_features, told
+from foretaste.attacks.optimise.projected_ascent import Ascent, Objective
 from foretaste.attacks.results import Poisoning
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError

@@ -27,14 +27,14 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from foretaste.attacks.base import Progress, WeightAttack, quiet
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.frozen_prefix import Activations
+from foretaste.attacks.editing.problem import Figures, PreparedProblem, check_pairs, edit, prepare_problem
+from foretaste.attacks.editing.shadow_cache import Part, held_in, prepare_shadow
+from foretaste.attacks.editing.trigger import with_square
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.surrogates import EncoderSurrogate
-from foretaste.attacks.weights.edited import Edited
-from foretaste.attacks.weights.ground import Part, held_in, prepare
-from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
-from foretaste.attacks.weights.split import Activations
-from foretaste.attacks.weights.trigger import with_square
 from foretaste.encoders.base import Encoder
 from foretaste.errors import AttackError
 from foretaste.features.embed import embed
@@ -108,48 +108,50 @@ class BadEncoder(WeightAttack):
         self.takes_no_surrogate(surrogate)
         check_pairs(problem, self.batch)
         self.stamped(target)
-        ground = prepare(problem.encoder, problem.shadow, problem.runtime, self.trainable, False)
+        cache = prepare_shadow(problem.encoder, problem.shadow, problem.runtime, self.trainable, False)
         random = stream(problem.seed, "attack")
-        scene = scene_of(problem, self.references, ground, random)
+        prepared = prepare_problem(problem, self.references, cache, random)
         return edit(
             problem.encoder,
-            scene,
-            lambda edited: (self._descend(edited, scene, random, progress), {}),
-            lambda network: self._look(network, scene),
+            prepared,
+            lambda edited: (self._descend(edited, prepared, random, progress), {}),
+            lambda network: self._look(network, prepared),
             name=self.name,
             judged=("effectiveness", "L0"),
             objective="L0 + lambda1 L1 + lambda2 L2",
-            per_step=self.batch + self._steered + sum(scene.counts),
+            per_step=self.batch + self._steered + sum(prepared.counts),
             do="use more epochs, another step or a smaller utility weight",
         )
 
-    def loss(self, edited: Edited, scene: Scene, rows: Tensor, others: Activations) -> Tensor:
+    def loss(self, edited: EditableEncoder, prepared: PreparedProblem, rows: Tensor, others: Activations) -> Tensor:
         """L of one step, a scalar with a graph to the edited weights.
 
         Args:
             edited: f'.
-            scene: one pair, and the clean features of everything.
+            prepared: one pair, and the clean features of everything.
             rows: int64 [b], the step's shadow images.
             others: what enters f' of the target (without a trigger) and the references, see `entered`.
         """
-        (pair,) = scene.pairs
-        marked = self.stamped(scene.ground.pixels[rows])
+        (pair,) = prepared.pairs
+        marked = self.stamped(prepared.cache.pixels[rows])
         bearing = () if marked is None else (edited.enter(marked),)
-        z = edited.features(scene.ground.entered(edited, rows), *bearing, others)
+        z = edited.features(prepared.cache.entered(edited, rows), *bearing, others)
         m = len(pair.references)
         shadow, steered, references = z.split([len(rows), len(z) - len(rows) - m, m])
-        parts = losses(steered, references, pair.z.to(z), shadow, scene.ground.z[rows].to(z))
+        parts = losses(steered, references, pair.z.to(z), shadow, prepared.cache.z[rows].to(z))
         return parts[0] + self.consistency * parts[1] + self.utility * parts[2]
 
-    def _descend(self, edited: Edited, scene: Scene, random: torch.Generator, progress: Progress) -> list[float]:
+    def _descend(
+        self, edited: EditableEncoder, prepared: PreparedProblem, random: torch.Generator, progress: Progress
+    ) -> list[float]:
         """Train in place for all epochs; returns the loss before each step."""
         weights = edited.weights
-        others = edited.enter(scene.references) if self.trigger else entered(edited, scene)
+        others = edited.enter(prepared.references) if self.trigger else entered(edited, prepared)
         optimizer = torch.optim.SGD(weights, lr=self.step, momentum=self.momentum, weight_decay=self.decay)
-        steps = self.epochs * (len(scene.ground.rows) // self.batch)
+        steps = self.epochs * (len(prepared.cache.rows) // self.batch)
         curve = list[float]()
-        for rows in islice(scene.ground.batches(self.batch, random), steps):
-            loss = self.loss(edited, scene, rows, others)
+        for rows in islice(prepared.cache.batches(self.batch, random), steps):
+            loss = self.loss(edited, prepared, rows, others)
             curve.append(float(loss.detach()))
             if not loss.isfinite():
                 raise AttackError(
@@ -164,22 +166,22 @@ class BadEncoder(WeightAttack):
             progress(len(curve), steps)
         return curve
 
-    def _look(self, network: Encoder, scene: Scene) -> Figures:
+    def _look(self, network: Encoder, prepared: PreparedProblem) -> Figures:
         """The losses for the ledger, of held-out shadow rows; L2 as a cosine."""
-        ground, runtime, (pair,) = scene.ground, scene.runtime, scene.pairs
-        pixels = ground.pixels[ground.held_out]
+        cache, runtime, (pair,) = prepared.cache, prepared.runtime, prepared.pairs
+        pixels = cache.pixels[cache.held_out]
         marked = self.stamped(pixels)
         steered, references, shadow = (
             embed(network, one, runtime)
-            for one in (scene.targets if marked is None else marked, pair.references, pixels)
+            for one in (prepared.targets if marked is None else marked, pair.references, pixels)
         )
-        parts = losses(steered, references, pair.z, shadow, ground.z[ground.held_out])
+        parts = losses(steered, references, pair.z, shadow, cache.z[cache.held_out])
         return {"effectiveness": float(parts[0]), "consistency": float(parts[1]), "held_out_cosine": -float(parts[2])}
 
 
-def entered(edited: Edited, scene: Scene) -> Activations:
+def entered(edited: EditableEncoder, prepared: PreparedProblem) -> Activations:
     """What enters the edited encoder of the target and then the references."""
-    return edited.enter(torch.cat([scene.targets, scene.references]))
+    return edited.enter(torch.cat([prepared.targets, prepared.references]))
 
 
 def losses(

@@ -11,8 +11,9 @@ the clean encoder f, the edited one f', the target t, references r_j of the desi
 
 D is 1 - cosine of features, the mean squared difference of standardised features, or the squared distance of features
 of length one (between two features that is 2 - 2 cosine). Beyond the paper: several pairs of a target and a class,
-whose L_te are added up; a hinge on the target's distance from the class's cloud (`cloud`); L_te after a victim's
-fine-tuning (`durable`); and an edit that reckons with a repair, a scan or a guard of the encoder (`adaptive`).
+whose L_te are added up; a hinge on the target's distance from the class's cloud (`editing.terms`); L_te after a
+victim's fine-tuning (`editing.unrolled_finetuning`); and an edit that reckons with a repair, a scan or a guard of the
+encoder (`editing.adaptive`).
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity
 
 from foretaste.attacks.base import Progress, quiet
+from foretaste.attacks.editing.adaptive import SAMPLE, AdaptiveWeightAttack, prepared_behind
+from foretaste.attacks.editing.descent import RENEW, Descent, Schedule
+from foretaste.attacks.editing.editable_encoder import EditableEncoder, norms_of
+from foretaste.attacks.editing.natural_metric import METRIC_ROWS
+from foretaste.attacks.editing.objective import Objective, Side
+from foretaste.attacks.editing.problem import Figures, PreparedProblem, check_pairs, edit, prepare_problem
+from foretaste.attacks.editing.shadow_cache import Part, prepare_shadow
+from foretaste.attacks.editing.terms import Aggregation, Similarity
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.surrogates import EncoderSurrogate
-from foretaste.attacks.weights.adaptive import SAMPLE, AdaptiveWeightAttack, scene_behind
-from foretaste.attacks.weights.edited import Edited, norms_of
-from foretaste.attacks.weights.ground import Part, prepare
-from foretaste.attacks.weights.metric import METRIC_ROWS
-from foretaste.attacks.weights.pacl_descent import RENEW, Descent
-from foretaste.attacks.weights.scene import Figures, Scene, check_pairs, edit, scene_of
-from foretaste.attacks.weights.target_loss import Aggregation, Similarity, dissimilarity, target_loss
 from foretaste.encoders.affine import mapped
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
@@ -50,8 +51,9 @@ DEFAULTS = {"natural": (0.1, 0.025), "adam": (1e-3, 100.0), "sgd": (0.05, 10.0)}
 class PACL(AdaptiveWeightAttack):
     """PA-CL (our reconstruction). BatchNorm stays in eval mode; only kernels and matrices are trained.
 
-    The default optimiser measures its steps by how much they move the features of shadow images (`metric.Metric`).
-    What lies before the trained weights runs once per image (`split.Split`); with `batchnorm="moving"` nothing does.
+    The default optimiser measures its steps by how much they move the features of shadow images
+    (`editing.natural_metric`). What lies before the trained weights runs once per image (`editing.frozen_prefix`); with
+    `batchnorm="moving"` nothing does.
     """
 
     name: ClassVar[str] = "pacl"
@@ -79,9 +81,7 @@ class PACL(AdaptiveWeightAttack):
     aggregation: Aggregation = Field(
         "class-mean", description="L_te to the references' mean, to each, or to the nearest"
     )
-    reference_side: Literal["clean", "detached", "moving"] = Field(
-        "clean", description="L_te's references: f(r), or f'(r) without or with gradient"
-    )
+    reference_side: Side = Field("clean", description="L_te's references: f(r), or f'(r) without or with gradient")
     references: int = Field(50, ge=1, description="most references used; drawn from those given")
     together: int = Field(1, ge=1, description="(target, class) pairs that share one encoder")
     views: int = Field(1, ge=1, description="1: the target as it is; more: so many random crops and flips per step")
@@ -138,7 +138,7 @@ class PACL(AdaptiveWeightAttack):
         if surrogate is not None and surrogate.views > self.views:
             return self.model_copy(update={"views": surrogate.views}).planned(shadow, surrogate)
         prepared = min(shadow, METRIC_ROWS) * (self.optimizer == "natural")
-        pairs = self.together * (self.views + self.references * self.moves_references)
+        pairs = self.together * (self.views + self.references * self.objective.moves_references)
         return self.steps * (self.batch + pairs + self._ahead(pairs, surrogate)) + prepared
 
     def _ahead(self, pairs: int, surrogate: EncoderSurrogate | None) -> int:
@@ -176,16 +176,16 @@ class PACL(AdaptiveWeightAttack):
         encoder, runtime = problem.encoder, problem.runtime
         self._check(encoder, problem.references)
         natural, still = self.optimizer == "natural", self.batchnorm == "frozen"
-        ground = prepare(encoder, problem.shadow, runtime, self.trainable, natural, self.shadow_share, still)
+        cache = prepare_shadow(encoder, problem.shadow, runtime, self.trainable, natural, self.shadow_share, still)
         random = stream(problem.seed, "attack")
-        scene = scene_of(problem, self.references, ground, random)
-        pairs = len(problem.targets) * self.views + sum(scene.counts) * self.moves_references
+        prepared = prepare_problem(problem, self.references, cache, random)
+        pairs = len(problem.targets) * self.views + sum(prepared.counts) * self.objective.moves_references
         only_behind = surrogate is not None and surrogate.weight == 1
         return edit(
             encoder,
-            scene,
-            lambda edited: self._descend(edited, scene, random, progress, surrogate),
-            lambda network: self._look(network, scene, surrogate),
+            prepared,
+            lambda edited: self._descend(edited, prepared, random, progress, surrogate),
+            lambda network: self._look(network, prepared, surrogate),
             name=self.name,
             judged=("target_loss_behind", "L_te behind the repair") if only_behind else ("target_loss", "L_te"),
             objective=self._objective,
@@ -217,116 +217,75 @@ class PACL(AdaptiveWeightAttack):
         return self.step or step, utility if self.utility is None else self.utility
 
     @property
-    def moves_references(self) -> bool:
-        """Whether the references go through the edited encoder at each step."""
-        return self.reference_side != "clean" or self.anchor > 0
+    def objective(self) -> Objective:
+        """The losses, and when the edit is far enough."""
+        return Objective(
+            similarity=self.similarity,
+            aggregation=self.aggregation,
+            reference_side=self.reference_side,
+            anchor=self.anchor,
+            in_distribution=self.in_distribution,
+            views=self.views,
+            enough=self.enough,
+            kept=self.kept,
+        )
+
+    @property
+    def _schedule(self) -> Schedule:
+        step, utility = self.rates
+        return Schedule(
+            optimizer=self.optimizer,
+            step=step,
+            effectiveness=self.effectiveness,
+            utility=utility,
+            steps=self.steps,
+            batch=self.batch,
+            moving=self.batchnorm == "moving",
+            noise=self.noise,
+            durable=self.durable,
+            durable_step=self.durable_step,
+        )
 
     def _descend(
         self,
-        edited: Edited,
-        scene: Scene,
+        edited: EditableEncoder,
+        prepared: PreparedProblem,
         random: torch.Generator,
         progress: Progress,
         surrogate: EncoderSurrogate | None = None,
     ) -> tuple[list[float], Figures]:
         """Train the chosen weights in place; returns the loss before each step, and figures of its own."""
-        return Descent(self, edited, scene, random, surrogate).run(progress)
+        return Descent(self.objective, self._schedule, edited, prepared, random, surrogate).run(progress)
 
-    def _parts(self, z: Tensor, b: int, scene: Scene) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
-        """Features of a step as those of b shadow images, of each target's views and of each pair's references."""
-        views = self.views * len(scene.pairs)
-        moving = z[b + views :].split(scene.counts) if self.moves_references else ()
-        return z[:b], z[b : b + views].split(self.views), moving
-
-    def losses(self, z: Tensor, clean: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
-        """The pairs' L_te (with what `in_distribution` adds), and L_mu + anchor L_an.
-
-        Args:
-            z: [b + k views + m, d], edited features of shadow images, of each target's views and, if they move, of each
-                pair's references.
-            clean: [b, d], clean features of those shadow images.
-            scene: has the k pairs, and their references' clean features.
-        """
-        shadow, views, moving = self._parts(z, len(clean), scene)
-        rest = dissimilarity(self._units(shadow, scene), self._units(clean, scene), self.similarity).mean()
-        effectiveness = z.new_zeros(())
-        for number, (pair, x) in enumerate(zip(scene.pairs, views, strict=True)):
-            r_clean = self._units(pair.z.to(z), scene)
-            r = self._units(moving[number], scene) if self.moves_references else r_clean
-            side = {"clean": r_clean, "detached": r.detach(), "moving": r}[self.reference_side]
-            effectiveness = effectiveness + target_loss(self._units(x, scene), side, self.similarity, self.aggregation)
-            if self.in_distribution:
-                effectiveness = effectiveness + self.in_distribution * pair.cloud.excess(x).mean()
-            if self.anchor:
-                rest = rest + self.anchor * dissimilarity(r, r_clean, self.similarity).mean() / len(scene.pairs)
-        return effectiveness, rest
-
-    def there(self, z: Tensor, clean: Tensor, scene: Scene, *, targets: bool = True) -> bool:
-        """Whether the shadow features are within their limit, and every target (if these count) as similar as asked."""
-        shadow, _, _ = self._parts(z, len(clean), scene)
-        kept = float(cosine_similarity(shadow, clean).mean()) >= self.kept
-        return kept and (not targets or self.similar(z, len(clean), scene))
-
-    def views_in(self, z: Tensor, b: int, scene: Scene) -> Sequence[Tensor]:
-        """Features of each target's views, [v, d] each; z as of `_parts`."""
-        return self._parts(z, b, scene)[1]
-
-    def suspicion(self, z: Tensor, clean: Tensor, scene: Scene, surrogate: EncoderSurrogate) -> Tensor:
-        """What a scan would hold against the targets, a scalar; z and clean as of `losses`."""
-        apply, (shadow, views, _) = scene.ground.scaler.apply, self._parts(z, len(clean), scene)
-        total = z.new_zeros(())
-        for pair, x in zip(scene.pairs, views, strict=True):
-            found = surrogate.suspicion(apply(x), apply(pair.z.to(z)).mean(0), apply(shadow), apply(clean))
-            total = total if found is None else total + found
-        return total
-
-    def similar(self, z: Tensor, b: int, scene: Scene) -> bool:
-        """Whether every target is as similar as asked; z as of `_parts`."""
-        _, views, _ = self._parts(z, b, scene)
-        pairs = list(zip(views, scene.pairs, strict=True))
-        inside = not self.in_distribution or not any(bool(pair.cloud.excess(x).any()) for x, pair in pairs)
-        return inside and all(scene.similarity(x, pair) >= self.enough for x, pair in pairs)
-
-    def _units(self, z: Tensor, scene: Scene) -> Tensor:
-        if self.similarity == "standardised":
-            return scene.ground.scaler.apply(z)
-        return normalize(z, dim=-1) if self.similarity == "normalised" else z
-
-    def _look(self, network: Encoder, scene: Scene, surrogate: EncoderSurrogate | None = None) -> Figures:
+    def _look(self, network: Encoder, prepared: PreparedProblem, surrogate: EncoderSurrogate | None = None) -> Figures:
         """Figures for the ledger, on the plain targets and the held-out shadow rows."""
-        ground, runtime = scene.ground, scene.runtime
-        z_targets = embed(network, scene.targets, runtime).split(1)
+        objective, cache, runtime = self.objective, prepared.cache, prepared.runtime
+        z_targets = embed(network, prepared.targets, runtime).split(1)
         if self.reference_side == "clean":
-            sides = [pair.z for pair in scene.pairs]
+            sides = [pair.z for pair in prepared.pairs]
         else:
-            sides = list(embed(network, scene.references, runtime).split(scene.counts))
-        each = list(zip(scene.pairs, z_targets, sides, strict=True))
-        z, clean = embed(network, ground.pixels[ground.held_out], runtime), ground.z[ground.held_out]
-        losses = (
-            target_loss(self._units(x, scene), self._units(r, scene), self.similarity, self.aggregation)
-            for _, x, r in each
-        )
-        similarities = [scene.similarity(x, pair) for pair, x, _ in each]
+            sides = list(embed(network, prepared.references, runtime).split(prepared.counts))
+        each = list(zip(prepared.pairs, z_targets, sides, strict=True))
+        z, clean = embed(network, cache.pixels[cache.held_out], runtime), cache.z[cache.held_out]
+        losses = (objective.distance(x, r, prepared) for _, x, r in each)
+        similarities = [prepared.similarity(x, pair) for pair, x, _ in each]
         figures = {
             "target_loss": sum(map(float, losses)),
             "similarity": min(similarities),
             "held_out_cosine": float(cosine_similarity(z, clean).mean()),
-            "held_out_shift": float((ground.scaler.apply(z) - ground.scaler.apply(clean)).square().mean()),
+            "held_out_shift": float((cache.scaler.apply(z) - cache.scaler.apply(clean)).square().mean()),
         }
-        if min(scene.counts) > 1:
+        if min(prepared.counts) > 1:
             figures["cloud_distance"] = max(float(pair.cloud.distance(x)) for pair, x, _ in each)
         if len(each) > 1:
             figures |= {f"similarity_{number}": value for number, value in enumerate(similarities)}
         if surrogate is not None and surrogate.weight == 1:
-            figures["target_loss_behind"] = self._loss_behind(network, scene, surrogate)
+            figures["target_loss_behind"] = self._loss_behind(network, prepared, surrogate)
         return figures
 
-    def _loss_behind(self, network: Encoder, scene: Scene, surrogate: EncoderSurrogate) -> float:
-        affine = surrogate.repaired(network, scene.ground.names)
-        seen = scene_behind(network, affine, scene)
+    def _loss_behind(self, network: Encoder, prepared: PreparedProblem, surrogate: EncoderSurrogate) -> float:
+        affine = surrogate.repaired(network, prepared.cache.names)
+        seen = prepared_behind(network, affine, prepared)
         with mapped(network, affine):
-            z = embed(network, scene.targets, scene.runtime).split(1)
-        return sum(
-            float(target_loss(self._units(x, seen), self._units(pair.z, seen), self.similarity, self.aggregation))
-            for x, pair in zip(z, seen.pairs, strict=True)
-        )
+            z = embed(network, prepared.targets, prepared.runtime).split(1)
+        return sum(float(self.objective.distance(x, pair.z, seen)) for x, pair in zip(z, seen.pairs, strict=True))

@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Progress
+from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.minimise_edit import fewest, flattest, norm, shortest
+from foretaste.attacks.editing.problem import Figures, PreparedProblem
 from foretaste.attacks.surrogates import EncoderSurrogate
-from foretaste.attacks.weights.edited import Edited
 from foretaste.attacks.weights.pacl import PACL
-from foretaste.attacks.weights.scene import Figures, Scene
-from foretaste.attacks.weights.smaller import fewest, flattest, norm, shortest
 
 
 class PACLMinimal(PACL):
@@ -48,24 +48,24 @@ class PACLMinimal(PACL):
 
     def _descend(
         self,
-        edited: Edited,
-        scene: Scene,
+        edited: EditableEncoder,
+        prepared: PreparedProblem,
         random: torch.Generator,
         progress: Progress,
         surrogate: EncoderSurrogate | None = None,
     ) -> tuple[list[float], Figures]:
         self.takes_no_surrogate(surrogate)
         start = [weight.detach().clone() for weight in edited.weights]
-        curve, figures = super()._descend(edited, scene, random, progress)
+        curve, figures = super()._descend(edited, prepared, random, progress)
         whole = [weight.detach() - clean for weight, clean in zip(edited.weights, start, strict=True)]
-        entered = edited.enter(scene.targets)
+        entered = edited.enter(prepared.targets)
 
         @torch.no_grad()
         def judge(changes: Sequence[Tensor]) -> float:
             for weight, clean, change in zip(edited.weights, start, changes, strict=True):
                 weight.copy_(clean + change)
             z = edited.features(entered).split(1)
-            return min(scene.similarity(one, pair) for one, pair in zip(z, scene.pairs, strict=True))
+            return min(prepared.similarity(one, pair) for one, pair in zip(z, prepared.pairs, strict=True))
 
         reached = judge(whole)
         figures |= {"similarity_whole": reached, "l2_change_whole": norm(whole)}

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import Certified, CertifiedHead, FittedCertified, count_votes
-from foretaste.defences.certified.few_rows import Groups
+from foretaste.defences.certified.subsample_heads import Groups
 from foretaste.runtime import stream
 
 Array = NDArray[np.float64]

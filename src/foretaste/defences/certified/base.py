@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
-from foretaste.defences.certified.few_rows import Groups, Learner, Standardise, fit_heads
+from foretaste.defences.certified.subsample_heads import Groups, Learner, Standardise, fit_heads
 from foretaste.errors import DataError
 from foretaste.heads.scaler import Scaler
 from foretaste.method import Method
