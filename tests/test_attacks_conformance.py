@@ -33,6 +33,7 @@ from foretaste.attacks.base import (
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.images import Images, digest_rows
+from foretaste.method import since
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime, digest_tensors
 
@@ -119,7 +120,7 @@ def test_json_round_trip(attack: Attack) -> None:
     name = entry.pop("name")
     assert attacks.configure(name, entry) == attack
     fields = set(type(attack).model_fields)
-    assert set(entry) <= fields and fields - set(entry) <= type(attack).younger <= fields
+    assert set(entry) <= fields and fields - set(entry) <= set(since(type(attack))) <= fields
 
 
 @every

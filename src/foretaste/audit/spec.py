@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,12 +14,14 @@ from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasu
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
-from foretaste.method import Method, describe
+from foretaste.method import Method, Since, describe, identity_entry
 from foretaste.record import digest_of
 
 DEMO_ATTACKS = ("label-flip", "exact", "exact:carrier=pixels", "pacl")
 FEATURE_ATTACKS = ("label-flip", "exact")
 IMAGE_KEYS = ("data", "data_dir", "download", "encoder")
+GRID_AND_PLACE = ("attacks", "budgets", "seeds", "targets", "download", "device", "data_dir")
+"""Keys in which audits of one folder may differ."""
 MOST_BUDGET = 10
 
 
@@ -78,13 +80,13 @@ class AuditSpec(BaseModel):
     targets: int = Field(
         default=20, ge=1, description="(target, class) pairs of each attack that steers one image, whatever its threat"
     )
-    references: Literal["own", "training"] = Field(
+    references: Annotated[Literal["own", "training"], Since("0.1")] = Field(
         default="own", description="images of the wanted class that the attacker holds: its own, or the head's"
     )
-    pretraining: PretrainingSpec | None = Field(
+    pretraining: Annotated[PretrainingSpec | None, Since("0.1")] = Field(
         default=None, description="how the encoder goes on learning, for attacks on its pre-training data"
     )
-    shadow: ShadowSpec | None = Field(
+    shadow: Annotated[ShadowSpec | None, Since("0.1")] = Field(
         default=None, description="images whose features attacks on the weights keep; default: the attacker's own rows"
     )
     probes: tuple[MethodSpec, ...] = Field(
@@ -93,19 +95,21 @@ class AuditSpec(BaseModel):
     ridge: float = Field(
         default=1e-3, gt=0, description="L2 weight of the exact head, and of the head that attacks assume"
     )
-    attacker: AttackerSpec = Field(default=AttackerSpec(), description="what the attacker of the labelled data knows")
-    countermeasures: tuple[str, ...] = Field(
+    attacker: Annotated[AttackerSpec, Since("0.1")] = Field(
+        default=AttackerSpec(), description="what the attacker of the labelled data knows"
+    )
+    countermeasures: Annotated[tuple[str, ...], Since("0.1")] = Field(
         default=DEFAULT_COUNTERMEASURES, description="of the defender, each judged beside the headline"
     )
-    defences: tuple[MethodSpec, ...] = Field(
+    defences: Annotated[tuple[MethodSpec, ...], Since("0.1")] = Field(
         default=(),
         description="of the defender: filters and certified heads on the rows of the labelled-data trials; repairs, "
         "guards and scans of the encoder where an attack changed it",
     )
-    other: EncoderSpec | None = Field(
+    other: Annotated[EncoderSpec | None, Since("0.1")] = Field(
         default=None, description="the defender's second encoder, of another origin, for agreement and neighbours"
     )
-    null: Path | None = Field(
+    null: Annotated[Path | None, Since("0.1")] = Field(
         default=None, description="folder of clean encoders, beside which scans get a false-alarm rate"
     )
     device: str = Field(default="auto", description="auto, cpu or cuda")
@@ -219,26 +223,15 @@ class AuditSpec(BaseModel):
 
     def base(self) -> dict[str, Any]:
         """What all trials of the audit share: their records may stand in one folder only if this is equal."""
-        left_out = {"attacks", "budgets", "seeds", "targets", "download", "device", "data_dir"}
-        # Younger than the first records: left out at their defaults, so that those trials keep their identities.
-        if self.attacker.default:
-            left_out.add("attacker")
-        if self.countermeasures == DEFAULT_COUNTERMEASURES:
-            left_out.add("countermeasures")
-        if not self.defences:
-            left_out.add("defences")
-        left_out |= {key for key in ("other", "null") if getattr(self, key) is None}
-        if self.references == "own":
-            left_out.add("references")
-        if self.pretraining is None:
-            left_out.add("pretraining")
-        if self.shadow is None:
-            left_out.add("shadow")
-        return {key: value for key, value in self._entries().items() if key not in left_out}
+        return identity_entry(self, [*GRID_AND_PLACE, *self._no_part()])
 
     def _entries(self) -> dict[str, Any]:
-        """JSON types; without the keys of images where the audit starts from features."""
-        return self.model_dump(mode="json", exclude=set() if self.features is None else set(IMAGE_KEYS))
+        """JSON types."""
+        return self.model_dump(mode="json", exclude=set(self._no_part()))
+
+    def _no_part(self) -> tuple[str, ...]:
+        """The keys of images where the audit starts from features."""
+        return () if self.features is None else IMAGE_KEYS
 
 
 class Group(BaseModel):
@@ -264,7 +257,9 @@ class TrialSpec(BaseModel):
     budget: float | None = None
     seed: int = 0
     target: tuple[int, int] | None = Field(default=None, description="(test row, desired class)")
-    group: Group | None = Field(default=None, description="pairs that share its run; none: it has its own")
+    group: Annotated[Group | None, Since("0.1")] = Field(
+        default=None, description="pairs that share its run; none: it has its own"
+    )
 
     @property
     def identity(self) -> str:
@@ -283,5 +278,5 @@ class TrialSpec(BaseModel):
         return self.seed if self.group is None else self.group.first
 
     def entry(self) -> dict[str, Any]:
-        """JSON types; younger than the first records: `group` only where there is one, so identities stay."""
-        return self.model_dump(mode="json", exclude=set() if self.group else {"group"})
+        """JSON types."""
+        return identity_entry(self)

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from pydantic import Field
@@ -23,6 +23,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.features.embed import embed
 from foretaste.heads.scaler import Scaler
 from foretaste.images import Images
+from foretaste.method import Since
 from foretaste.runtime import Runtime
 
 Affine = Mapping[str, tuple[Tensor, Tensor]]
@@ -86,7 +87,7 @@ class Simulation(Protocol):
 class AdaptiveWeightAttack(WeightAttack):
     """An attack on the weights that can be made against a defence of the encoder."""
 
-    against: str | None = Field(
+    against: Annotated[str | None, Since("0.1")] = Field(
         None,
         description="a repair, scan or guard of the encoder that the edit reckons with, with its fields: average, "
         "clp/u=2, fine-prune, views-vote ...; the attacker knows them, not the defender's images",
