@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.drawn import PretrainingSpec, ShadowSpec
-from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
+from foretaste.audit.options import COUNTERMEASURES, DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
@@ -64,33 +64,45 @@ class AuditSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(default="digits", description="name of a data set, an .npz file or an image folder")
+    data: str = Field(default="digits", description="name of a data set (foretaste list), FILE.npz or a folder")
     data_dir: Path | None = Field(default=None, description="where the files of a standard data set are")
     download: bool = Field(default=False, description="fetch a standard data set that is not there")
-    encoder: EncoderSpec = Field(default=EncoderSpec(reference="digits-simclr"), description="the victim's encoder")
-    features: Path | None = Field(default=None, description="npz with z and y: audit features, without an encoder")
-    validation: Path | None = Field(default=None, description="npz with the attacker's validation features")
-    test: Path | None = Field(default=None, description="npz with the test features")
-    split: SplitSpec = SplitSpec()
-    attacks: tuple[MethodSpec, ...] = Field(
-        default=tuple(MethodSpec.parse(text) for text in DEMO_ATTACKS), description="attacks with their fields"
+    encoder: EncoderSpec = Field(
+        default=EncoderSpec(reference="digits-simclr"), description="the encoder, see foretaste list"
     )
-    budgets: tuple[float, ...] = Field(default=(0.01, 0.03, 0.1), description="added rows / training rows")
+    features: Path | None = Field(default=None, description="features, without an encoder: npz with z [n, d] and y [n]")
+    validation: Path | None = Field(default=None, description="the attacker's own rows, in the form of the input")
+    test: Path | None = Field(default=None, description="the test rows, in the form of --features")
+    split: SplitSpec = Field(
+        default=SplitSpec(),
+        description="shares train,validation,clean: the victim's, the attacker's and the defender's rows",
+    )
+    attacks: tuple[MethodSpec, ...] = Field(
+        default=tuple(MethodSpec.parse(text) for text in DEMO_ATTACKS),
+        description="names, each with its fields after colons (exact:carrier=pixels:epsilon=8); on features the "
+        "default is label-flip,exact",
+    )
+    budgets: tuple[float, ...] = Field(default=(0.01, 0.03, 0.1), description="added or replaced rows / training rows")
     seeds: int = Field(default=3, ge=1, description="seeds 0, 1, ... of each labelled-data attack")
     targets: int = Field(
         default=20, ge=1, description="(target, class) pairs of each attack that steers one image, whatever its threat"
     )
     references: Annotated[Literal["own", "training"], Since("0.1")] = Field(
-        default="own", description="images of the wanted class that the attacker holds: its own, or the head's"
+        default="own",
+        description="images of the wanted class that the attacker holds: its own, or the head's training rows",
     )
     pretraining: Annotated[PretrainingSpec | None, Since("0.1")] = Field(
-        default=None, description="how the encoder goes on learning, for attacks on its pre-training data"
+        default=None,
+        description="images that the encoder goes on learning from, for attacks on them: DATA,limit=5000,epochs=5 (see "
+        "foretaste list simclr)",
     )
     shadow: Annotated[ShadowSpec | None, Since("0.1")] = Field(
-        default=None, description="images whose features attacks on the weights keep; default: the attacker's own rows"
+        default=None,
+        description="images whose features attacks on the weights keep: DATA,limit=5000; default: its own rows",
     )
     probes: tuple[MethodSpec, ...] = Field(
-        default=(MethodSpec(name="exact"),), description="victims; the first is the headline"
+        default=(MethodSpec(name="exact"),),
+        description="as --attacks: the victims; the first is the headline",
     )
     ridge: float = Field(
         default=1e-3, gt=0, description="L2 weight of the exact head, and of the head that attacks assume"
@@ -99,22 +111,25 @@ class AuditSpec(BaseModel):
         default=AttackerSpec(), description="what the attacker of the labelled data knows"
     )
     countermeasures: Annotated[tuple[str, ...], Since("0.1")] = Field(
-        default=DEFAULT_COUNTERMEASURES, description="of the defender, each judged beside the headline"
+        default=DEFAULT_COUNTERMEASURES,
+        description=f"scored beside the headline: {', '.join(COUNTERMEASURES)}, or none",
     )
     defences: Annotated[tuple[MethodSpec, ...], Since("0.1")] = Field(
         default=(),
-        description="of the defender: filters and certified heads on the rows of the labelled-data trials; repairs, "
-        "guards and scans of the encoder where an attack changed it",
+        description="as --attacks: filters of the training rows and certified heads (sphere,dpa); "
+        "repairs, guards and scans of the encoder where an attack changed it (distil,views-vote,drift)",
     )
     other: Annotated[EncoderSpec | None, Since("0.1")] = Field(
         default=None, description="the defender's second encoder, of another origin, for agreement and neighbours"
     )
     null: Annotated[Path | None, Since("0.1")] = Field(
-        default=None, description="folder of clean encoders, beside which scans get a false-alarm rate"
+        default=None, description="folder of clean encoders, for the false-alarm rates of scans"
     )
-    device: str = Field(default="auto", description="auto, cpu or cuda")
+    device: str = Field(default="auto", description="where to compute: auto, cpu or cuda")
     precision: str = Field(
-        default="auto", pattern="^(auto|float32|bfloat16|bfloat16-channels-last|float32-channels-last)$"
+        default="auto",
+        pattern="^(auto|float32|bfloat16|bfloat16-channels-last|float32-channels-last)$",
+        description="inside the encoder: auto, float32 or bfloat16",
     )
 
     @model_validator(mode="before")
