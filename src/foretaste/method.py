@@ -63,6 +63,19 @@ def _older(value: Any, dumped: Any) -> Any:
     }
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a method from outside comes from.
+
+    Attributes:
+        reference: what names it: `file.py:Class` as typed, `package.module:Class`, or the name of an entry point.
+        code: what distinguishes it from other versions of itself, in the entry of a trial.
+    """
+
+    reference: str
+    code: str
+
+
 class Method(BaseModel):
     """Base of every attack, defence and probe: keyword-only, immutable, unknown fields are errors.
 
@@ -72,6 +85,8 @@ class Method(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    origin: ClassVar[Origin | None] = None
+    """Set by `plugins` on a class from outside, and not inherited."""
 
     @classmethod
     def configure(cls, **fields: Any) -> Self:
@@ -86,12 +101,16 @@ class Method(BaseModel):
             raise SpecError(
                 f"{cls.name}: fields {', '.join(cls.model_fields) or '(none)'}",
                 got=describe(error),
-                do=f"see `foretaste list {cls.name}`",
+                do=f"see `foretaste list {reference_of(cls)}`",
             ) from None
 
     def entry(self) -> dict[str, Any]:
-        """The method as the record keeps it: its name and every field (but see `Since`), JSON types only."""
-        return {"name": self.name, **identity_entry(self)}
+        """The method as the record keeps it: its name and every field (but see `Since`), JSON types only.
+
+        One from outside has its code there as well: edited, it is another method.
+        """
+        origin = type(self).__dict__.get("origin")
+        return {"name": self.name, **identity_entry(self), **({} if origin is None else {"code": origin.code})}
 
     def settings(self, *said: str) -> list[str]:
         """Every field that is not at its default, as `field value`, but for those that are said otherwise."""
@@ -99,6 +118,12 @@ class Method(BaseModel):
         return [
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in others.items()
         ]
+
+
+def reference_of(method: type[Method]) -> str:
+    """What finds the class again: its name, or for one from outside where it is."""
+    origin = method.__dict__.get("origin")
+    return method.name if origin is None else str(origin.reference)
 
 
 def describe(error: ValidationError) -> str:

@@ -14,7 +14,8 @@ from foretaste.audit.options import COUNTERMEASURES, DEFAULT_COUNTERMEASURES, ch
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
-from foretaste.method import Method, Since, describe, identity_entry
+from foretaste.method import Method, Since, describe, identity_entry, reference_of
+from foretaste.plugins import divided
 from foretaste.record import digest_of
 
 DEMO_ATTACKS = ("label-flip", "exact", "exact:carrier=pixels", "pacl")
@@ -33,12 +34,12 @@ class MethodSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`exact:carrier=pixels:epsilon=8` as a spec; values are read as in YAML.
+        """`exact:carrier=pixels:epsilon=8` or `mine.py:Mine:epsilon=8` as a spec; values are read as in YAML.
 
         Raises:
             SpecError: no name, or a field without `=`.
         """
-        name, *fields = text.split(":")
+        name, fields = divided(text)
         pairs = [field.partition("=") for field in fields]
         if not name.strip() or any(not equals or not key.strip() for key, equals, _ in pairs):
             raise SpecError("method: name or name:field=value:field=value", got=repr(text))
@@ -47,7 +48,12 @@ class MethodSpec(BaseModel):
     @classmethod
     def of(cls, method: Method) -> Self:
         """A configured method with the fields that differ from its defaults."""
-        return cls(name=method.name, **method.model_dump(mode="json", exclude_defaults=True))
+        return cls(name=reference_of(type(method)), **method.model_dump(mode="json", exclude_defaults=True))
+
+    @classmethod
+    def key_of(cls, method: Method) -> str:
+        """What a record calls it: its own name, also where it is from outside, with those fields."""
+        return str(cls.of(method).model_copy(update={"name": method.name}))
 
     def __str__(self) -> str:
         """What `parse` reads."""
