@@ -32,7 +32,7 @@ def test_every_flag_is_a_parameter_of_the_command_with_its_text_from_the_spec() 
             if " " not in paths and not paths.endswith(".reference"):
                 text = flags.fields()[paths].description
                 assert text and text[1:] in shown[flag].help
-    assert "said" not in parameters
+    assert "typed" not in parameters
     assert {parameter.rich_help_panel for parameter in shown.values() if parameter.opts[0] == "--out"} == {flags.OUT}
 
 

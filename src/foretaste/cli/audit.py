@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from foretaste.audit import trust
 from foretaste.audit.spec import AuditSpec
 from foretaste.cli import common, flags
 
@@ -33,14 +34,25 @@ def audit(
             help="Folder for record and report; default foretaste-audit.", show_default=False, rich_help_panel=flags.OUT
         ),
     ] = Path("foretaste-audit"),
-    **said: Any,
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code",
+            help="Run the code that FILE names (FILE.py:CLASS, package.module:CLASS, encoders); what is typed here is "
+            "run anyway.",
+            rich_help_panel=flags.RUN,
+        ),
+    ] = False,
+    **typed: Any,
 ) -> None:
     """Audit an encoder and its head, and write the report. Without arguments: the embedded digits audit.
 
     The same command continues an audit that was interrupted. Exit code 1: some trial failed (it is in the record).
     """
+    said = flags.values_of(typed)
     values = {} if file is None else AuditSpec.read(file).model_dump(exclude_unset=True)
-    spec = AuditSpec.make(flags.over(values, flags.values_of(said)), "audit" if file is None else str(file))
+    trust.check(values, str(file), trust_code=trust_code, download="download" in said, said=said)
+    spec = AuditSpec.make(flags.over(values, said), "audit" if file is None else str(file))
     if dry_run:
         _show_plan(spec)
     else:

@@ -119,7 +119,7 @@ def option(flag: str, *, default: bool = False, panel: str | None = None) -> Any
 
 
 def with_flags(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that ends in `**said` all flags of an audit, after its first parameter, by panels."""
+    """Give a command that ends in `**typed` all flags of an audit, after its first parameter, by panels."""
     own = get_type_hints(function, include_extras=True)
     first, *others = [
         parameter.replace(annotation=own[parameter.name])

@@ -7,6 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 
+def names_code(reference: str) -> bool:
+    """Whether building what a reference names runs code of the user's: `file.py:make`, `package.module:make`."""
+    return ":" in reference and not reference.startswith("timm:") and not reference.endswith(".safetensors")
+
+
 class EncoderSpec(BaseModel):
     """Which encoder to build; `build.build` checks the values and turns them into an `Encoder`.
 

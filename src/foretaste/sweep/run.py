@@ -12,6 +12,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from foretaste.attacks.base import LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
+from foretaste.audit import trust
 from foretaste.audit.pipeline import Pipeline, prepare
 from foretaste.audit.pretraining import pretraining_trial
 from foretaste.audit.spec import AuditSpec
@@ -95,7 +96,7 @@ def run(spec: AuditSpec, folder: Path, watcher: Watcher, only: str | None = None
 def perform(pipeline: Pipeline, trial: Trial, folder: Path, watcher: Watcher) -> TrialRecord:
     """Run one trial; whatever goes wrong in it becomes part of its record."""
     # The trial's own flags, so that the command outlives a later run of the folder with another grid.
-    words = ["foretaste", "audit", str(folder / SPEC_FILE), *trial.flags]
+    words = ["foretaste", "audit", str(folder / SPEC_FILE), *trust.words(pipeline.spec), *trial.flags]
     command = shlex.join([*words, "--only", trial.spec.identity, "--out", "again"])
     match trial.attack:
         case LabelledAttack() as attack:
