@@ -71,7 +71,7 @@ def test_flags_override_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "split: {seed: 3, clean: 0.05}\n"
     )
     flags = ["--seeds", 1, "--budgets", "0.2,0.1", "--split", "0.6,0.3,0.1", "--ridge", "0.01", "--limit", 50]
-    assert command("audit", tmp_path / "audit.yaml", *flags, "--dry-run") == 0
+    assert command("audit", tmp_path / "audit.yaml", *flags, "--dry-run", "--trust-code") == 0
     out = capsys.readouterr().out
     (tmp_path / "resolved.yaml").write_text(out)
     spec = AuditSpec.read(tmp_path / "resolved.yaml")

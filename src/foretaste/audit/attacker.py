@@ -12,17 +12,14 @@ from foretaste.encoders.spec import EncoderSpec
 class AttackerSpec(BaseModel):
     """Which rows and which encoder the attacker works on; the head is always retrained on the victim's own.
 
-    Attributes:
-        rows: the training rows as the attacker knows them. `full`: all of them. `subset`: a random share of each class.
-            `surrogate`: none; half of the attacker's own rows stands for them, the other half is its validation part.
-        share: of `subset`.
-        encoder: the encoder that the attacker has instead of the victim's; None: the victim's own (white box).
+    Rows `surrogate`: none of the victim's; half of the attacker's own rows stands for them, and the other half is its
+    validation part. The encoder is in the place of the victim's; None: the victim's own (white box).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rows: Literal["full", "subset", "surrogate"] = Field(default="full", description="training rows it knows")
-    share: float = Field(default=0.1, gt=0, le=1, description="of rows subset, per class")
-    encoder: EncoderSpec | None = Field(default=None, description="its own encoder; none: the victim's")
+    rows: Literal["full", "subset", "surrogate"] = Field(default="full", description="training rows that it knows")
+    share: float = Field(default=0.1, gt=0, le=1, description="share of each class, for rows subset")
+    encoder: EncoderSpec | None = Field(default=None, description="its own encoder; default: the victim's")
 
     @model_validator(mode="before")
     @classmethod

@@ -83,7 +83,7 @@ def configured_defences(spec: AuditSpec) -> dict[str, Method]:
         SpecError: an unknown defence or field, or a defence twice with the same fields.
     """
     defences: list[Method] = [configure(method.name, method.fields) for method in spec.defences]
-    found = {str(MethodSpec.of(one)): one for one in defences}
+    found = {MethodSpec.key_of(one): one for one in defences}
     if len(found) < len(defences):
         raise SpecError(
             "defences: each one once", got=", ".join(map(str, spec.defences)), do="drop one, or give it other fields"

@@ -36,12 +36,11 @@ def configured_probes(spec: AuditSpec) -> dict[str, Probe | ImageProbe]:
     Raises:
         SpecError: an unknown probe or field, a probe twice, or one on images as the headline or where there are none.
     """
-    names = [probe.name for probe in spec.probes]
+    probes = [probe_table.configure(p.name, _with_ridge(p.name, p.fields, spec.ridge)) for p in spec.probes]
+    names = [probe.name for probe in probes]
     if len(set(names)) < len(names):
         raise SpecError("probes: each one once", got=", ".join(names), do="drop one")
-    found: dict[str, Probe | ImageProbe] = {
-        p.name: probe_table.configure(p.name, _with_ridge(p.name, p.fields, spec.ridge)) for p in spec.probes
-    }
+    found: dict[str, Probe | ImageProbe] = dict(zip(names, probes, strict=True))
     on_images = [key for key, probe in found.items() if isinstance(probe, ImageProbe)]
     if on_images and spec.features is not None:
         raise SpecError(

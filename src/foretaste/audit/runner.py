@@ -11,6 +11,7 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from foretaste.audit import trust
 from foretaste.audit.grid import Trial, configured, plan
 from foretaste.audit.prepare import PreparedAudit, prepare
 from foretaste.audit.spec import AuditSpec
@@ -91,7 +92,7 @@ def run(spec: AuditSpec, folder: Path, watcher: Watcher, only: str | None = None
 def perform(prepared: PreparedAudit, trial: Trial, folder: Path, watcher: Watcher) -> TrialRecord:
     """Run one trial; whatever goes wrong in it becomes part of its record."""
     # The trial's own flags, so that the command outlives a later run of the folder with another grid.
-    words = ["foretaste", "audit", str(folder / SPEC_FILE), *trial.flags]
+    words = ["foretaste", "audit", str(folder / SPEC_FILE), *trust.words(prepared.spec), *trial.flags]
     command = shlex.join([*words, "--only", trial.spec.identity, "--out", "again"])
     return run_trial(prepared, trial.spec, trial.attack, command, watcher.step)
 

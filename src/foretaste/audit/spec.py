@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.drawn import PretrainingSpec, ShadowSpec
-from foretaste.audit.options import DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
+from foretaste.audit.options import COUNTERMEASURES, DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
-from foretaste.method import Method, describe
+from foretaste.method import Method, Since, describe, identity_entry, reference_of
+from foretaste.plugins import divided
 from foretaste.record import digest_of
 
 DEMO_ATTACKS = ("label-flip", "exact", "exact:carrier=pixels", "pacl")
 FEATURE_ATTACKS = ("label-flip", "exact")
 IMAGE_KEYS = ("data", "data_dir", "download", "encoder")
+GRID_AND_PLACE = ("attacks", "budgets", "seeds", "targets", "download", "device", "data_dir")
+"""Keys in which audits of one folder may differ."""
 MOST_BUDGET = 10
 
 
@@ -31,12 +34,12 @@ class MethodSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`exact:carrier=pixels:epsilon=8` as a spec; values are read as in YAML.
+        """`exact:carrier=pixels:epsilon=8` or `mine.py:Mine:epsilon=8` as a spec; values are read as in YAML.
 
         Raises:
             SpecError: no name, or a field without `=`.
         """
-        name, *fields = text.split(":")
+        name, fields = divided(text)
         pairs = [field.partition("=") for field in fields]
         if not name.strip() or any(not equals or not key.strip() for key, equals, _ in pairs):
             raise SpecError("method: name or name:field=value:field=value", got=repr(text))
@@ -45,7 +48,12 @@ class MethodSpec(BaseModel):
     @classmethod
     def of(cls, method: Method) -> Self:
         """A configured method with the fields that differ from its defaults."""
-        return cls(name=method.name, **method.model_dump(mode="json", exclude_defaults=True))
+        return cls(name=reference_of(type(method)), **method.model_dump(mode="json", exclude_defaults=True))
+
+    @classmethod
+    def key_of(cls, method: Method) -> str:
+        """What a record calls it: its own name, also where it is from outside, with those fields."""
+        return str(cls.of(method).model_copy(update={"name": method.name}))
 
     def __str__(self) -> str:
         """What `parse` reads."""
@@ -62,55 +70,72 @@ class AuditSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(default="digits", description="name of a data set, an .npz file or an image folder")
+    data: str = Field(default="digits", description="name of a data set (foretaste list), FILE.npz or a folder")
     data_dir: Path | None = Field(default=None, description="where the files of a standard data set are")
     download: bool = Field(default=False, description="fetch a standard data set that is not there")
-    encoder: EncoderSpec = Field(default=EncoderSpec(reference="digits-simclr"), description="the victim's encoder")
-    features: Path | None = Field(default=None, description="npz with z and y: audit features, without an encoder")
-    validation: Path | None = Field(default=None, description="npz with the attacker's validation features")
-    test: Path | None = Field(default=None, description="npz with the test features")
-    split: SplitSpec = SplitSpec()
-    attacks: tuple[MethodSpec, ...] = Field(
-        default=tuple(MethodSpec.parse(text) for text in DEMO_ATTACKS), description="attacks with their fields"
+    encoder: EncoderSpec = Field(
+        default=EncoderSpec(reference="digits-simclr"), description="the encoder, see foretaste list"
     )
-    budgets: tuple[float, ...] = Field(default=(0.01, 0.03, 0.1), description="added rows / training rows")
+    features: Path | None = Field(default=None, description="features, without an encoder: npz with z [n, d] and y [n]")
+    validation: Path | None = Field(default=None, description="the attacker's own rows, in the form of the input")
+    test: Path | None = Field(default=None, description="the test rows, in the form of --features")
+    split: SplitSpec = Field(
+        default=SplitSpec(),
+        description="shares train,validation,clean: the victim's, the attacker's and the defender's rows",
+    )
+    attacks: tuple[MethodSpec, ...] = Field(
+        default=tuple(MethodSpec.parse(text) for text in DEMO_ATTACKS),
+        description="names, each with its fields after colons (exact:carrier=pixels:epsilon=8); on features the "
+        "default is label-flip,exact",
+    )
+    budgets: tuple[float, ...] = Field(default=(0.01, 0.03, 0.1), description="added or replaced rows / training rows")
     seeds: int = Field(default=3, ge=1, description="seeds 0, 1, ... of each labelled-data attack")
     targets: int = Field(
         default=20, ge=1, description="(target, class) pairs of each attack that steers one image, whatever its threat"
     )
-    references: Literal["own", "training"] = Field(
-        default="own", description="images of the wanted class that the attacker holds: its own, or the head's"
+    references: Annotated[Literal["own", "training"], Since("0.1")] = Field(
+        default="own",
+        description="images of the wanted class that the attacker holds: its own, or the head's training rows",
     )
-    pretraining: PretrainingSpec | None = Field(
-        default=None, description="how the encoder goes on learning, for attacks on its pre-training data"
+    pretraining: Annotated[PretrainingSpec | None, Since("0.1")] = Field(
+        default=None,
+        description="images that the encoder goes on learning from, for attacks on them: DATA,limit=5000,epochs=5 (see "
+        "foretaste list simclr)",
     )
-    shadow: ShadowSpec | None = Field(
-        default=None, description="images whose features attacks on the weights keep; default: the attacker's own rows"
+    shadow: Annotated[ShadowSpec | None, Since("0.1")] = Field(
+        default=None,
+        description="images whose features attacks on the weights keep: DATA,limit=5000; default: its own rows",
     )
     probes: tuple[MethodSpec, ...] = Field(
-        default=(MethodSpec(name="exact"),), description="victims; the first is the headline"
+        default=(MethodSpec(name="exact"),),
+        description="as --attacks: the victims; the first is the headline",
     )
     ridge: float = Field(
         default=1e-3, gt=0, description="L2 weight of the exact head, and of the head that attacks assume"
     )
-    attacker: AttackerSpec = Field(default=AttackerSpec(), description="what the attacker of the labelled data knows")
-    countermeasures: tuple[str, ...] = Field(
-        default=DEFAULT_COUNTERMEASURES, description="of the defender, each judged beside the headline"
+    attacker: Annotated[AttackerSpec, Since("0.1")] = Field(
+        default=AttackerSpec(), description="what the attacker of the labelled data knows"
     )
-    defences: tuple[MethodSpec, ...] = Field(
+    countermeasures: Annotated[tuple[str, ...], Since("0.1")] = Field(
+        default=DEFAULT_COUNTERMEASURES,
+        description=f"scored beside the headline: {', '.join(COUNTERMEASURES)}, or none",
+    )
+    defences: Annotated[tuple[MethodSpec, ...], Since("0.1")] = Field(
         default=(),
-        description="of the defender: filters and certified heads on the rows of the labelled-data trials; repairs, "
-        "guards and scans of the encoder where an attack changed it",
+        description="as --attacks: filters of the training rows and certified heads (sphere,dpa); "
+        "repairs, guards and scans of the encoder where an attack changed it (distil,views-vote,drift)",
     )
-    other: EncoderSpec | None = Field(
+    other: Annotated[EncoderSpec | None, Since("0.1")] = Field(
         default=None, description="the defender's second encoder, of another origin, for agreement and neighbours"
     )
-    null: Path | None = Field(
-        default=None, description="folder of clean encoders, beside which scans get a false-alarm rate"
+    null: Annotated[Path | None, Since("0.1")] = Field(
+        default=None, description="folder of clean encoders, for the false-alarm rates of scans"
     )
-    device: str = Field(default="auto", description="auto, cpu or cuda")
+    device: str = Field(default="auto", description="where to compute: auto, cpu or cuda")
     precision: str = Field(
-        default="auto", pattern="^(auto|float32|bfloat16|bfloat16-channels-last|float32-channels-last)$"
+        default="auto",
+        pattern="^(auto|float32|bfloat16|bfloat16-channels-last|float32-channels-last)$",
+        description="inside the encoder: auto, float32 or bfloat16",
     )
 
     @model_validator(mode="before")
@@ -219,26 +244,15 @@ class AuditSpec(BaseModel):
 
     def base(self) -> dict[str, Any]:
         """What all trials of the audit share: their records may stand in one folder only if this is equal."""
-        left_out = {"attacks", "budgets", "seeds", "targets", "download", "device", "data_dir"}
-        # Younger than the first records: left out at their defaults, so that those trials keep their identities.
-        if self.attacker.default:
-            left_out.add("attacker")
-        if self.countermeasures == DEFAULT_COUNTERMEASURES:
-            left_out.add("countermeasures")
-        if not self.defences:
-            left_out.add("defences")
-        left_out |= {key for key in ("other", "null") if getattr(self, key) is None}
-        if self.references == "own":
-            left_out.add("references")
-        if self.pretraining is None:
-            left_out.add("pretraining")
-        if self.shadow is None:
-            left_out.add("shadow")
-        return {key: value for key, value in self._entries().items() if key not in left_out}
+        return identity_entry(self, [*GRID_AND_PLACE, *self._no_part()])
 
     def _entries(self) -> dict[str, Any]:
-        """JSON types; without the keys of images where the audit starts from features."""
-        return self.model_dump(mode="json", exclude=set() if self.features is None else set(IMAGE_KEYS))
+        """JSON types."""
+        return self.model_dump(mode="json", exclude=set(self._no_part()))
+
+    def _no_part(self) -> tuple[str, ...]:
+        """The keys of images where the audit starts from features."""
+        return () if self.features is None else IMAGE_KEYS
 
 
 class Group(BaseModel):
@@ -264,7 +278,9 @@ class TrialSpec(BaseModel):
     budget: float | None = None
     seed: int = 0
     target: tuple[int, int] | None = Field(default=None, description="(test row, desired class)")
-    group: Group | None = Field(default=None, description="pairs that share its run; none: it has its own")
+    group: Annotated[Group | None, Since("0.1")] = Field(
+        default=None, description="pairs that share its run; none: it has its own"
+    )
 
     @property
     def identity(self) -> str:
@@ -283,5 +299,5 @@ class TrialSpec(BaseModel):
         return self.seed if self.group is None else self.group.first
 
     def entry(self) -> dict[str, Any]:
-        """JSON types; younger than the first records: `group` only where there is one, so identities stay."""
-        return self.model_dump(mode="json", exclude=set() if self.group else {"group"})
+        """JSON types."""
+        return identity_entry(self)
