@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scripts.false_alarms import OWN, alarms
 
-from defended_fixture import attacked, edits, first, guarded, mended_twin, scanned, twin, voted
 from foretaste.defences.scans.base import Finding
 from foretaste.defences.scans.drift import Drift
 from foretaste.errors import RecordError
 from foretaste.record import TrialRecord, append
-from foretaste.report import false_alarms, study_defended_encoders
-from foretaste.report.study_defences import held, page, proven
 from foretaste.report.summary import summarise
-from records_fixture import N
+from foretaste.studies import defended_encoders, false_alarms
+from foretaste.studies.defences import held, page, proven
+from foretaste.studies.grid import Part
+from tests.records_fixture import N
+from tests.report.defended_fixture import attacked, edits, first, guarded, mended_twin, scanned, twin, voted
 
-PART: dict[str, Any] = {"scenario": "transfer", "encoder": "E", "data": "D"}
+PART = Part(scenario="transfer", encoder="E", data="D")
 PLAIN = attacked(1462, {"sphere": (1662, 0.9), "trimmed": (1562, 0.5)})
 AIMED = attacked(1502, {"sphere": (1480, 0.03), "trimmed": (1600, 0.6)}, "sphere")
 
@@ -35,12 +35,12 @@ def test_a_defence_stands_by_its_worst_attack_and_by_those_that_did_not_know_it(
     assert trimmed.price == pytest.approx((1602 - 1662) / N)
 
 
-def folder(base: Path, **audits: list[TrialRecord]) -> tuple[Path, dict[str, dict[str, Any]]]:
+def folder(base: Path, **audits: list[TrialRecord]) -> tuple[Path, dict[str, Part]]:
     for name, records in audits.items():
         (base / name).mkdir(parents=True)
         for record in records:
             append(base / name, record)
-    return base, {name: {**PART, "data": f"D-{name}"} for name in audits}
+    return base, {name: PART.model_copy(update={"data": f"D-{name}"}) for name in audits}
 
 
 def test_damage_is_a_mean_over_pipelines_with_the_price_beside_it(tmp_path: Path) -> None:
@@ -62,7 +62,10 @@ def test_damage_is_a_mean_over_pipelines_with_the_price_beside_it(tmp_path: Path
     assert "| none | – | 9.0 | – |" in text
     assert "| sphere (5 % false alarms) | −0.6 | 1.5 | 7.0 |" in text
     assert len(values["rows"]) == 4, "two rates on two pipelines"
-    parts = {name: {**PART, "question": question} for name, question in (("one", "headline"), ("two", "pixels"))}
+    parts = {
+        name: PART.model_copy(update={"question": question})
+        for name, question in (("one", "headline"), ("two", "pixels"))
+    }
     features, images = "\n".join(page(tmp_path, parts)[0]).split("## The same with images as poison")
     assert (
         "| none | – | 10.0 | – |" in features and "mean over 1 pipeline:" in features and "| none | – | 8.0 |" in images
@@ -78,9 +81,9 @@ def test_certificates_stand_beside_the_lowest_accuracy_that_was_found(tmp_path: 
     base, parts = folder(tmp_path, c=records)
     text = "\n".join(page(base, parts)[0])
     assert "| E on D-c | dpa |" in text and "| 50.0 (78.1) |" in text and "What is left of the damage" in text
-    parts["c"]["question"] = "certificates"
+    parts["c"] = parts["c"].model_copy(update={"question": "certificates"})
     assert "What is left of the damage" not in "\n".join(page(base, parts)[0])
-    parts["c"]["question"] = "pixels"
+    parts["c"] = parts["c"].model_copy(update={"question": "pixels"})
     assert "## Certificates" not in page(base, parts)[0]
 
 
@@ -105,7 +108,7 @@ def test_edits_are_pooled_by_defence_and_an_aimed_attack_has_its_own_line(tmp_pa
 
 def test_an_attack_made_against_another_defence_is_in_no_line() -> None:
     summary = summarise([*edits(repaired={"clp": first(9)}), *edits("against=clp", repaired={"distil": first(9)})])
-    found = list(study_defended_encoders.met(PART, summary, "repair"))
+    found = list(defended_encoders.met(PART, summary, "repair"))
     assert [(one.defence, one.attack) for one in found] == [("clp", "pacl")]
 
 

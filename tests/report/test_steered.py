@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import records_fixture as planted
 from foretaste import report, statistics
 from foretaste.record import Ledger, ProbeScores, Steered, TargetScores, TrialRecord, digest_of
 from foretaste.report import pairs
 from foretaste.report.summary import summarise
+from tests import records_fixture as planted
 
 PAIRS = 6
 

@@ -1,4 +1,4 @@
-"""A study's page: its audits side by side, and the statements drawn from them. From records alone."""
+"""A study's page: its audits side by side, and the statements drawn from them. From its plan and its records alone."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from foretaste.errors import RecordError
 from foretaste.record import Estimate
-from foretaste.report import study_defences, study_feature_targeted, study_pacl
+from foretaste.studies import defences, feature_targeted, pacl
+from foretaste.studies.grid import Part
+from foretaste.studies.spec import Study
 
 FILE, PAGE, DATA = "study.yaml", "study.md", "study.json"
 Made = tuple[list[str], dict[str, Any]]
 """Sections in Markdown, and the same as values."""
-PAGES: dict[str, Callable[[Path, dict[str, dict[str, Any]]], Made]] = {
-    "feature-targeted": study_feature_targeted.page,
-    "pacl": study_pacl.page,
-    "defences": study_defences.page,
+PAGES: dict[str, Callable[[Path, dict[str, Part]], Made]] = {
+    "feature-targeted": feature_targeted.page,
+    "pacl": pacl.page,
+    "defences": defences.page,
 }
 
 
@@ -28,6 +28,7 @@ def write_study(folder: Path) -> list[Path]:
 
     Raises:
         RecordError: no study there, or an audit's record is damaged.
+        SpecError: its plan is none.
     """
     name, (sections, values) = _make(folder)
     (folder / PAGE).write_text(_text(name, sections), encoding="utf-8")
@@ -49,9 +50,9 @@ def _make(folder: Path) -> tuple[str, Made]:
     path = folder / FILE
     if not path.is_file():
         raise RecordError(f"{path}: a study", got="nothing there", do="run `foretaste reproduce` first")
-    study: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    done = {name: part for name, part in study["audits"].items() if (folder / name).is_dir()}  # others: not run yet
-    return study["study"], PAGES[study["study"]](folder, done)
+    study = Study.read(path)
+    done = {name: part for name, part in study.audits.items() if (folder / name).is_dir()}  # others: not run yet
+    return study.study, PAGES[study.study](folder, done)
 
 
 def _text(name: str, sections: list[str]) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-import records_fixture as planted
 from foretaste.record import (
     Alarm,
     CertifiedAccuracy,
@@ -26,7 +25,8 @@ from foretaste.record import (
     pack_labels,
 )
 from foretaste.statistics import wilson
-from records_fixture import CLEAN, CLEAN_RIGHT, TRUTH, N
+from tests import records_fixture as planted
+from tests.records_fixture import CLEAN, CLEAN_RIGHT, TRUTH, N
 
 SEEDS = (0, 1)
 

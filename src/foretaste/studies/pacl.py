@@ -16,10 +16,11 @@ import numpy as np
 
 from foretaste import statistics
 from foretaste.record import Estimate, TrialRecord, read
-from foretaste.report.claims import Claim, table
 from foretaste.report.naming import label, refusals
 from foretaste.report.numbers import accuracy, budget, moved, percent, points
 from foretaste.report.steering import pair_row
+from foretaste.studies.claims import Claim, table
+from foretaste.studies.grid import Part
 
 BASELINES = ("poisoned-encoder", "bad-encoder", "gradient-matching")
 """The three of the headline: the earlier attacks on one image of pre-training data, of weights and of labelled rows."""
@@ -80,7 +81,7 @@ class Steering:
         return label(self.attack, self.variant) + ("" if self.budget is None else f", {budget(self.budget)}")
 
 
-def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
+def page(folder: Path, parts: dict[str, Part]) -> tuple[list[str], dict[str, Any]]:
     """Sections of the page in Markdown, and the same as values."""
     found = {name: steerings(part, read(folder / name)) for name, part in parts.items()}
     headline = [one for rows in found.values() for one in rows if one.question == HEADLINE]
@@ -94,7 +95,7 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
     return sections, values
 
 
-def steerings(part: dict[str, Any], records: list[TrialRecord]) -> list[Steering]:
+def steerings(part: Part, records: list[TrialRecord]) -> list[Steering]:
     """The attacks of one audit, in the order of its record; those whose trials all failed are left out."""
     groups: dict[tuple[str, float | None], list[TrialRecord]] = {}
     for trial in records:
@@ -174,16 +175,16 @@ def _variants(firsts: list[TrialRecord]) -> list[str]:
     return found
 
 
-def _steering(part: dict[str, Any], variant: str, trials: list[TrialRecord], counted: list[TrialRecord]) -> Steering:
+def _steering(part: Part, variant: str, trials: list[TrialRecord], counted: list[TrialRecord]) -> Steering:
     row, first = pair_row(trials, counted), counted[0]
     assert row.collateral is not None  # some trial counts, and each has it
     targets = [trial.target for trial in counted if trial.target]
     heads = [next(iter(trial.scores.values())) for trial in counted]
     changes = [head.poisoned.value - head.clean.value for head in heads if head.poisoned]
     return Steering(
-        question=part.get("question", HEADLINE),
-        encoder=part["encoder"],
-        data=part["data"],
+        question=part.question,
+        encoder=part.encoder,
+        data=part.data,
         threat=first.threat,
         attack=first.attack,
         variant=variant,
@@ -241,7 +242,7 @@ def _best(rows: list[Steering], name: str) -> str:
     return accuracy(max(shares, key=lambda share: share.value)) if shares else ""
 
 
-def _section(name: str, part: dict[str, Any], rows: list[Steering]) -> str:
+def _section(name: str, part: Part, rows: list[Steering]) -> str:
     victims = list(dict.fromkeys(key for one in rows for key in one.probes))
     head = ["attack", "controls", "pairs", *(f"success, {key}" for key in victims), "had it before"]
     marked = any(one.triggered for one in rows)
@@ -266,9 +267,9 @@ def _section(name: str, part: dict[str, Any], rows: list[Steering]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     clean = f"; clean accuracy {percent(rows[0].clean)} %" if rows else ""
-    asked = part.get("question", HEADLINE)
-    title = f"## {part['encoder']} on {part['data']}" + ("" if asked == HEADLINE else f": {asked}") + f" ({name})"
-    return f"{title}\n\n{part['scenario'].capitalize()}{clean}.\n\n" + "\n".join(lines)
+    asked = part.question
+    title = f"## {part.encoder} on {part.data}" + ("" if asked == HEADLINE else f": {asked}") + f" ({name})"
+    return f"{title}\n\n{part.scenario.capitalize()}{clean}.\n\n" + "\n".join(lines)
 
 
 def _beside(found: Estimate | None, before: Estimate | None) -> str:

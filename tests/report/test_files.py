@@ -15,11 +15,11 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-import records_fixture as planted
 from foretaste import report
 from foretaste.errors import RecordError
 from foretaste.record import FILE_NAME, TrialRecord, append
 from foretaste.report.html import embed
+from tests import records_fixture as planted
 
 LIMIT = 6_000_000
 
@@ -251,13 +251,14 @@ def test_title_is_escaped(audit: list[TrialRecord]) -> None:
 
 def test_report_needs_neither_torch_nor_plotlys_python_side() -> None:
     program = (
-        "import sys, records_fixture as planted\n"
+        "import sys\n"
+        "from tests import records_fixture as planted\n"
         "from foretaste import report\n"
         "report.render(planted.audit()[:3])\n"
         "heavy = {'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'plotly.graph_objs', 'plotly.io'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    here = Path(__file__).parent
+    here = Path(__file__).parents[2]
     run = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

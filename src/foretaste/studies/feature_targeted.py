@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.record import Estimate, read
-from foretaste.report.claims import FULL, Entry, claims, goals, table
 from foretaste.report.naming import label
 from foretaste.report.numbers import budget, percent, points
 from foretaste.report.summary import Row, Summary, summarise
+from foretaste.studies.claims import FULL, Entry, claims, goals, table
+from foretaste.studies.grid import Part
 
 CLIPPED = "clipped"
 
 
-def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
+def page(folder: Path, parts: dict[str, Part]) -> tuple[list[str], dict[str, Any]]:
     """Sections of the page in Markdown, and the same as values."""
     entries, counted, sections = collect(folder, parts)
     found, own = claims(counted), goals(counted)
@@ -27,7 +28,7 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
     return [table("The paper's claims", found), table("Goals", own), *sections], values
 
 
-def collect(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[Entry], list[Entry], list[str]]:
+def collect(folder: Path, parts: dict[str, Part]) -> tuple[list[Entry], list[Entry], list[str]]:
     """All entries of a study, those that count for its claims, and a section of its page per audit.
 
     What does not count: attackers who know less, and pipelines whose clean head is no better than the most frequent
@@ -50,19 +51,19 @@ def _able(summary: Summary) -> bool:
     return summary.clean is not None and next(iter(summary.clean.scores.values())).clean.low > summary.data.chance
 
 
-def _entry(part: dict[str, Any], row: Row) -> Entry | None:
+def _entry(part: Part, row: Row) -> Entry | None:
     head = row.head
     if head is None or row.budget is None:
         return None
     clipped = next((cell for key, cell in row.cells.items() if key.endswith(f", {CLIPPED}")), None)
     return Entry(
-        encoder=part["encoder"],
-        data=part["data"],
-        scenario=part["scenario"],
+        encoder=part.encoder,
+        data=part.data,
+        scenario=part.scenario,
         attack=row.attack,
         variant=row.variant,
         budget=row.budget,
-        knowledge=part.get("knowledge", FULL),
+        knowledge=part.knowledge,
         clean=head.clean.value,
         drop=_negated(head.change),
         clipped=_negated(clipped.change) if clipped else None,
@@ -74,15 +75,15 @@ def _negated(change: Estimate) -> Estimate:
     return change.model_copy(update={"value": -change.value, "low": -change.high, "high": -change.low})
 
 
-def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[Entry], able: bool) -> str:
+def _section(name: str, part: Part, summary: Summary, entries: list[Entry], able: bool) -> str:
     clean = next(iter(summary.clean.scores.values())).clean.value if summary.clean else float("nan")
     rows = ", ".join(f"{count:,} {kind}" for kind, count in summary.data.rows.items())
     budgets = sorted({entry.budget for entry in entries})
     seeds = " or ".join(str(count) for count in sorted({entry.seeds for entry in entries}))
-    knows = part.get("knowledge", FULL)
+    knows = part.knowledge
     known = "" if knows == FULL else f"; the attacker knows {knows}"
     head = (
-        f"{part['scenario'].capitalize()}{known}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. "
+        f"{part.scenario.capitalize()}{known}; rows: {rows}; clean accuracy {percent(clean)} %; {seeds} seeds. "
         "Drops of accuracy in points with 95 % intervals; in brackets after clipping poison to the clean feature range."
     )
     if not able:
@@ -93,7 +94,7 @@ def _section(name: str, part: dict[str, Any], summary: Summary, entries: list[En
         cells = {e.budget: _cell(e) for e in entries if (e.attack, e.variant) == (attack, variant)}
         lines.append(f"| {label(attack, variant)} | " + " | ".join(cells.get(b, "") for b in budgets) + " |")
     failed = f"\n\n{len(summary.failures)} trials failed: see its report." if summary.failures else ""
-    return f"## {part['encoder']} on {part['data']} ({name})\n\n{head}\n\n" + "\n".join(lines) + failed
+    return f"## {part.encoder} on {part.data} ({name})\n\n{head}\n\n" + "\n".join(lines) + failed
 
 
 def _cell(entry: Entry) -> str:

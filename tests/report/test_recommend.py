@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-import records_fixture as planted
-from defended_fixture import attacked, twin, voted
 from foretaste import report
 from foretaste.record import (
     TrialRecord,
 )
 from foretaste.report import defended, matrix
 from foretaste.report.summary import summarise
-from records_fixture import CLEAN_RIGHT, N
+from tests import records_fixture as planted
+from tests.records_fixture import CLEAN_RIGHT, N
+from tests.report.defended_fixture import attacked, twin, voted
 
 
 def advice(*records: TrialRecord) -> list[str]:

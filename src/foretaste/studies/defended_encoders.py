@@ -15,13 +15,15 @@ import numpy as np
 
 from foretaste import statistics
 from foretaste.record import Estimate, Guarded, Repaired, Scanned, TrialRecord
-from foretaste.report import encoder_defences, false_alarms
+from foretaste.report import encoder_defences
 from foretaste.report.defended import AIMED, against, aims_at
 from foretaste.report.markdown import table_of
 from foretaste.report.numbers import accuracy, percent, points
 from foretaste.report.pairs import THREATS
 from foretaste.report.summary import Summary
 from foretaste.report.tables import NONE, Line, Table
+from foretaste.studies import false_alarms
+from foretaste.studies.grid import Part
 
 Figures = dict[str, Estimate | float | None]
 RATE = 0.05
@@ -71,9 +73,7 @@ class Pooled:
     figures: Figures
 
 
-def page(
-    folder: Path, parts: dict[str, dict[str, Any]], summaries: dict[str, Summary]
-) -> tuple[list[str], dict[str, Any]]:
+def page(folder: Path, parts: dict[str, Part], summaries: dict[str, Summary]) -> tuple[list[str], dict[str, Any]]:
     """Sections of the page in Markdown, and the same as values."""
     found = {
         "repair": _pooled("repair", parts, summaries, _repair),
@@ -91,19 +91,19 @@ def page(
         for threat in THREATS:
             own = encoder_defences.tables(threat, threat.rows(summary), summary.clean)
             if own:
-                sections.append(f"## Edits of {part['encoder']} on {part['data']} ({name})")
+                sections.append(f"## Edits of {part.encoder} on {part.data} ({name})")
             sections += [block for table in own for block in table_of(table)]
     return sections, {"encoder": [asdict(one) for kind in found.values() for one in kind]}
 
 
-def met(part: dict[str, Any], summary: Summary, kind: str) -> Iterator[Met]:
+def met(part: Part, summary: Summary, kind: str) -> Iterator[Met]:
     """Every defence of that kind beside every attack on one audit's encoder that is plain or was made against it."""
     for row in summary.steering:
         for key in encoder_defences.keys_of(_of(trial, kind) for trial in row.pairs):
             aimed = aims_at(row, key)
             if aimed or not against(row):
                 pairs = [trial for trial in row.pairs if key in _of(trial, kind)]
-                yield Met(part["encoder"], part["data"], key, row.name, aimed, pairs, summary.clean)
+                yield Met(part.encoder, part.data, key, row.name, aimed, pairs, summary.clean)
 
 
 def _of(trial: TrialRecord, kind: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _of(trial: TrialRecord, kind: str) -> dict[str, Any]:
 
 def _pooled(
     kind: str,
-    parts: dict[str, dict[str, Any]],
+    parts: dict[str, Part],
     summaries: dict[str, Summary],
     figures: Callable[[list[Met]], tuple[int, Figures]],
 ) -> list[Pooled]:

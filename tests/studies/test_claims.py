@@ -1,21 +1,11 @@
-"""`foretaste reproduce`: the claims are drawn from the records, and from nothing else."""
+"""The claims of a paper, from planted entries: which hold, which do not, and by how much."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-import yaml
-from typer.testing import CliRunner
 
-from foretaste.cli.app import app
-from foretaste.errors import RecordError, SpecError
-from foretaste.record import Estimate, read
-from foretaste.report.claims import Entry, claims, goals
-from foretaste.report.study import write_study
-from foretaste.report.study_feature_targeted import collect
-from foretaste.sweep.study import Study
+from foretaste.record import Estimate
+from foretaste.studies.claims import Entry, claims, goals
 
 
 def entry(attack: str, drop: float, *, variant: str = "features, box", budget: float = 0.1, **fields: object) -> Entry:
@@ -110,77 +100,3 @@ def test_spaces_of_variants() -> None:
         "": "",
     }.items():
         assert entry("tgda", 0.1, variant=variant).space == space
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small study, run from the command line."""
-    base = tmp_path_factory.mktemp("study")
-    plan = {
-        "study": "feature-targeted",
-        "common": {"seeds": 2, "split": {"limit": 300}, "budgets": [0.05]},
-        "audits": {
-            "one": {
-                "scenario": "same data",
-                "encoder": "E",
-                "data": "D",
-                "audit": {"attacks": ["label-flip", "exact:steps=10", "gradient-canceling:head_radius=1"]},
-            }
-        },
-    }
-    (base / "plan.yaml").write_text(yaml.safe_dump(plan))
-    words = ["reproduce", "feature-targeted", "--plan", str(base / "plan.yaml"), "--out", str(base / "out")]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, done.output
-    return base / "out"
-
-
-def test_page_and_data_say_what_the_record_says(folder: Path) -> None:
-    parts = yaml.safe_load((folder / "study.yaml").read_text())["audits"]
-    entries, counted, _ = collect(folder, parts)
-    assert counted == entries
-    trials = [trial for trial in read(folder / "one") if trial.attack == "exact"]
-    drops = [trial.scores["exact"].clean.value - trial.scores["exact"].poisoned.value for trial in trials]  # type: ignore[union-attr]
-    (own,) = [e for e in entries if e.attack == "exact"]
-    assert own.seeds == 2 and own.drop.value == pytest.approx(sum(drops) / 2)
-    page, data = (folder / "study.md").read_text(), json.loads((folder / "study.json").read_text())
-    assert "not measured" in page and "E on D" in page
-    assert len(data["entries"]) == 3 and data["goals"][0]["comparisons"] == 1
-
-
-def test_a_study_that_is_there_is_not_run_again(folder: Path) -> None:
-    before = (folder / "one" / "record.jsonl").read_bytes()
-    plan = folder.parent / "plan.yaml"
-    done = CliRunner().invoke(app, ["reproduce", "feature-targeted", "--plan", str(plan), "--out", str(folder)])
-    assert done.exit_code == 0 and (folder / "one" / "record.jsonl").read_bytes() == before
-
-
-def test_plans_of_the_project_can_be_read() -> None:
-    for path in [*Path("src/foretaste/studies").glob("*.yaml"), *Path("studies").glob("*.yaml")]:
-        assert Study.read(path).audits
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("study: nonsense\naudits: {}", "study = 'nonsense'"),
-        (
-            "study: feature-targeted\naudits: {a: {scenario: same data, encoder: e, data: d, audit: {bugdets: [1]}}}",
-            "audit a: the keys",
-        ),
-        ("study: feature-targeted\naudits: {../a: {scenario: same data, encoder: e, data: d}}", "named like folders"),
-        ("a: [", "readable YAML"),
-    ],
-)
-def test_wrong_plans(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "plan.yaml"
-    path.write_text(text)
-    with pytest.raises(SpecError, match=message):
-        Study.read(path)
-
-
-def test_no_study(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="run `foretaste reproduce` first"):
-        write_study(tmp_path)
-    done = CliRunner().invoke(app, ["reproduce", "nonsense"])
-    assert done.exit_code != 0

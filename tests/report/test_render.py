@@ -8,13 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-import records_fixture as planted
 from foretaste import report
 from foretaste.errors import RecordError
 from foretaste.record import Estimate, ProbeScores, TrialRecord, pack_labels, unpack_labels
 from foretaste.report import details, numbers
 from foretaste.report.summary import Summary, summarise
-from records_fixture import CLEAN_RIGHT, RIGHT, TRUTH, N
+from tests import records_fixture as planted
+from tests.records_fixture import CLEAN_RIGHT, RIGHT, TRUTH, N
 
 CLIPPED = "exact, clipped to the clean feature range"
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from foretaste.record import Estimate, read
-from foretaste.report import study_defended_encoders
 from foretaste.report.defended import Column, aims_at, everything
 from foretaste.report.markdown import table_of
 from foretaste.report.numbers import accuracy, budget, count, moved, percent, points
@@ -22,6 +21,8 @@ from foretaste.report.recommend import credits
 from foretaste.report.summary import Summary, summarise
 from foretaste.report.tables import NONE, Line, Table
 from foretaste.report.verdict import strongest
+from foretaste.studies import defended_encoders
+from foretaste.studies.grid import Part
 
 UNTRIED = "untried"
 CERTIFICATES = "certificates"
@@ -85,18 +86,18 @@ class Proven:
     found: dict[float, float]
 
 
-def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
+def page(folder: Path, parts: dict[str, Part]) -> tuple[list[str], dict[str, Any]]:
     """Sections of the page in Markdown, and the same as values."""
     summaries = {name: summarise(read(folder / name)) for name in parts}
     rows = {
         name: found
         for name, part in parts.items()
-        if part.get("question") != CERTIFICATES and (found := held(part, summaries[name]))
+        if part.question != CERTIFICATES and (found := held(part, summaries[name]))
     }
-    images = {name for name, part in parts.items() if part.get("question") == PIXELS}
+    images = {name for name, part in parts.items() if part.question == PIXELS}
     # The heads of an audit with images are those of the audit with features.
     proofs = [one for name, part in parts.items() if name not in images for one in proven(part, summaries[name])]
-    edits, more = study_defended_encoders.page(folder, parts, summaries)
+    edits, more = defended_encoders.page(folder, parts, summaries)
     sections = []
     for title, those in (("What is left of the damage", False), ("The same with images as poison", True)):
         every = [one for name, found in rows.items() if (name in images) is those for one in found]
@@ -106,7 +107,7 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
         sections += ["## Certificates", *table_of(_certificates(proofs))]
     sections += edits
     for name, found in rows.items():
-        title = f"## {parts[name]['encoder']} on {parts[name]['data']} ({name})"
+        title = f"## {parts[name].encoder} on {parts[name].data} ({name})"
         sections += [title, *table_of(_pipeline(summaries[name], found)), *table_of(_seen(summaries[name]))]
     values = {
         "rows": [{"audit": name, **asdict(one)} for name, found in rows.items() for one in found],
@@ -116,7 +117,7 @@ def page(folder: Path, parts: dict[str, dict[str, Any]]) -> tuple[list[str], dic
     return sections, values
 
 
-def held(part: dict[str, Any], summary: Summary) -> list[Held]:
+def held(part: Part, summary: Summary) -> list[Held]:
     """Every defence of the labelled rows at every budget of one audit, where all its attacks were tried under it."""
     table, found = everything(summary), list[Held]()
     for share in summary.budgets:
@@ -134,8 +135,8 @@ def held(part: dict[str, Any], summary: Summary) -> list[Held]:
             without = table.accuracy(column)
             found.append(
                 Held(
-                    encoder=part["encoder"],
-                    data=part["data"],
+                    encoder=part.encoder,
+                    data=part.data,
                     budget=share,
                     defence=column.key,
                     rate=column.rate,
@@ -152,7 +153,7 @@ def held(part: dict[str, Any], summary: Summary) -> list[Held]:
     return found
 
 
-def proven(part: dict[str, Any], summary: Summary) -> list[Proven]:
+def proven(part: Part, summary: Summary) -> list[Proven]:
     """Every certified head of one audit whose certificate holds at some number of changes."""
     twin, table = summary.clean, everything(summary)
     if twin is None:
@@ -166,8 +167,8 @@ def proven(part: dict[str, Any], summary: Summary) -> list[Proven]:
                 lowest[row.budget] = min(lowest.get(row.budget, 1.0), outcome.cell.poisoned.value)
         found.append(
             Proven(
-                encoder=part["encoder"],
-                data=part["data"],
+                encoder=part.encoder,
+                data=part.data,
                 rows=summary.data.rows["train"],
                 head=key,
                 accuracy=one.scores.clean,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import records_fixture as planted
-from defended_fixture import FAILED, edits, first, guarded, mended_twin, repaired, scanned
 from foretaste import report
 from foretaste.record import (
     Scanned,
     TrialRecord,
 )
+from tests import records_fixture as planted
+from tests.report.defended_fixture import FAILED, edits, first, guarded, mended_twin, repaired, scanned
 
 
 def advice(*records: TrialRecord) -> list[str]:

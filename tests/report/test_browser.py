@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import records_fixture as planted
 from foretaste import report
 from foretaste.record import Alarm, Screening
 from foretaste.statistics import wilson
+from tests import records_fixture as planted
 
 pytestmark = pytest.mark.browser
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-import records_fixture as planted
 from foretaste import statistics
 from foretaste.record import Check, Ledger, ProbeScores, Steered, TargetScores, Threat, TrialRecord
-from foretaste.report.claims import table
-from foretaste.report.study_pacl import goals, page, steerings
+from foretaste.studies.claims import table
+from foretaste.studies.grid import Part
+from foretaste.studies.pacl import goals, page, steerings
+from tests import records_fixture as planted
 
-PART = {"scenario": "transfer", "encoder": "E", "data": "D"}
+PART = Part(scenario="transfer", encoder="E", data="D")
 THREATS: dict[str, Threat] = {
     "pacl": "weights",
     "bad-encoder": "weights",
@@ -113,7 +114,7 @@ def cell(data: str, pacl: int, others: tuple[int, int, int], **extra: Any) -> li
     records = pairs("pacl", pacl, **extra)
     for name, successes in zip(names, others, strict=True):
         records += pairs(name, successes)
-    return steerings({**PART, "data": data}, records)
+    return steerings(PART.model_copy(update={"data": data}), records)
 
 
 def test_goals_are_means_over_cells() -> None:
@@ -144,7 +145,7 @@ def test_other_questions_do_not_count_for_the_goals(tmp_path: Any) -> None:
         (tmp_path / name).mkdir()
         lines = [one.model_dump_json() for one in pairs("pacl", successes)]
         (tmp_path / name / "record.jsonl").write_text("\n".join(lines) + "\n")
-    parts = {"a": PART, "b": {**PART, "question": "without the target loss"}}
+    parts = {"a": PART, "b": PART.model_copy(update={"question": "without the target loss"})}
     sections, values = page(tmp_path, parts)
     assert values["goals"][0]["found"].value == 1.0 and values["goals"][0]["comparisons"] == 1
     assert [row["success"].value for row in values["rows"]] == [1.0, 0.0]
