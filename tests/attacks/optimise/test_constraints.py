@@ -16,13 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-import attacks_fixture as toy
 from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.labelled.label_flip import LabelFlip
 from foretaste.attacks.optimise.bases import spread, wrong_labels
 from foretaste.attacks.optimise.constraints import Ball, feature_constraint
 from foretaste.attacks.optimise.projected_ascent import Adam
 from foretaste.errors import BudgetError
+from tests import attacks_fixture as toy
 
 
 @pytest.mark.parametrize(("budget", "n", "rows"), [(0.29, 100, 29), (0.03, 5000, 150), (0.1, 30, 3), (1.15, 100, 115)])

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks_fixture as toy
 from foretaste.attacks.budget import poisoned_rows
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled import exact as module
@@ -22,6 +21,7 @@ from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, DataError, SpecError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
+from tests import attacks_fixture as toy
 
 BUDGET = 0.05
 

@@ -11,8 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks_fixture as toy
-from audit_fixture import audit, feature_audit
 from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
@@ -36,6 +34,8 @@ from foretaste.report.summary import summarise
 from foretaste.runtime import stream
 from foretaste.sweep.estimate import estimate_seconds
 from foretaste.sweep.plan import configured, plan
+from tests import attacks_fixture as toy
+from tests.audit_fixture import audit, feature_audit
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("dpa", {"partitions": 9}),

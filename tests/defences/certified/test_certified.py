@@ -14,7 +14,6 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-import defences_fixture as toy
 from foretaste import defences
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.weights.pacl import PACL
@@ -30,7 +29,8 @@ from foretaste.heads.fit import fit_head
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime, digest_tensors
-from weights_fixture import OWN, SHADOW, WANTED, encoder_of, loaded, tinted
+from tests.defences import fixture as toy
+from tests.weights_fixture import OWN, SHADOW, WANTED, encoder_of, loaded, tinted
 
 HEADS: tuple[Learner, ...] = ("exact", "ridge", "prototype")
 

@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-import attacks_fixture as toy
 from foretaste.attacks.editing.augmentations import views_of
 from foretaste.attacks.editing.editable_encoder import difference
 from foretaste.attacks.editing.problem import Pair, PreparedProblem
@@ -29,7 +28,8 @@ from foretaste.errors import AttackError, SpecError
 from foretaste.heads.scaler import Scaler
 from foretaste.images import Images
 from foretaste.runtime import Runtime, digest_tensors, stream
-from weights_fixture import OWN, SHADOW, TARGET, WANTED, Tiny, encoder_of, loaded, tinted
+from tests import attacks_fixture as toy
+from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, Tiny, encoder_of, loaded, tinted
 
 
 def corrupt(encoder: Encoder, target: Tensor = TARGET, seed: int = 0, **fields: Any) -> Corruption:

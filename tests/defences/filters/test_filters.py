@@ -10,11 +10,11 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-import defences_fixture as toy
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.filters.label_quality import out_of_sample, quality
 from foretaste.defences.filters.spectral import top_direction
+from tests.defences import fixture as toy
 
 
 def scores(name: str, rows: TrainingRows, seed: int = 0, **fields: Any) -> Any:

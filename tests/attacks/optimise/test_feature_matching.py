@@ -11,7 +11,6 @@ import torch
 from skimage.metrics import structural_similarity as skimage_ssim
 from torch import Tensor, nn
 
-import attacks_fixture as toy
 from foretaste.attacks.base import part
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
@@ -23,6 +22,7 @@ from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
+from tests import attacks_fixture as toy
 
 M = 6
 

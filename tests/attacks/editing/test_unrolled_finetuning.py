@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-import attacks_fixture as toy
 from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.editing.unrolled_finetuning import fine_tuned, first_order, nt_xent
 from foretaste.attacks.knowledge import EditProblem
@@ -22,7 +21,8 @@ from foretaste.attacks.weights.pacl import PACL
 from foretaste.encoders.base import Encoder
 from foretaste.pretrain.views import Views, make_views
 from foretaste.runtime import Runtime, digest_tensors, stream
-from weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded, tinted
+from tests import attacks_fixture as toy
+from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded, tinted
 
 FIELDS = {"batch": 64, "trainable": "last-two-stages", "enough": 1.0, "steps": 40}
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.label_flip import LabelFlip
@@ -20,6 +19,7 @@ from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
+from tests import attacks_fixture as toy
 
 LABELS = torch.tensor([1, 2, 0, 2])
 

@@ -11,8 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks_fixture as toy
-from audit_fixture import audit, command, feature_audit, image_audit
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.emn import EMN
 from foretaste.attacks.optimise.error_minimising import ErrorMinimising
@@ -20,7 +18,9 @@ from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, BudgetError, DataError, SpecError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
-from test_audit_trials import sklearn_accuracy
+from tests import attacks_fixture as toy
+from tests.audit_fixture import audit, command, feature_audit, image_audit
+from tests.test_audit_trials import sklearn_accuracy
 
 C, D, M = 3, 4, 5
 

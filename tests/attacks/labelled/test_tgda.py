@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.tgda import TGDA, largest_eigenvalue
 from foretaste.attacks.optimise.carriers import PixelCarrier
@@ -15,6 +14,7 @@ from foretaste.attacks.optimise.unrolled import Unrolled, normal_equations
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
+from tests import attacks_fixture as toy
 
 C, D, M = 3, 4, 6
 

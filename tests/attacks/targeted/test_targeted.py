@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.optimise.carriers import FeatureCarrier
 from foretaste.attacks.optimise.constraints import Box
@@ -27,6 +26,7 @@ from foretaste.heads.scaler import Scaler
 from foretaste.images import Images
 from foretaste.record import Ledger
 from foretaste.runtime import stream
+from tests import attacks_fixture as toy
 
 C, D, M, WANTED = 4, 6, 5, 2
 KINDS: tuple[type[CleanLabel], ...] = (GradientMatching, Bullseye, FeatureCollision)

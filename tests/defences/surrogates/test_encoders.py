@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cosine_similarity
 
-import attacks_fixture as toy
 from foretaste import attacks, defences
 from foretaste.attacks.editing.adaptive import prepared_behind, pulled_back
 from foretaste.attacks.editing.border import Border
@@ -47,7 +46,8 @@ from foretaste.errors import SpecError
 from foretaste.pretrain.views import make_views
 from foretaste.runtime import Runtime, digest_tensors, stream
 from foretaste.sweep.plan import configured
-from weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded
+from tests import attacks_fixture as toy
+from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded
 
 CPU = Runtime()
 FIELDS: dict[str, Any] = {"batch": 64, "steps": 40, "trainable": "last-two-stages"}

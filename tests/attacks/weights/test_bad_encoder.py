@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import normalize
 
-import attacks_fixture as toy
 from foretaste.attacks.editing.problem import Pair, PreparedProblem
 from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
@@ -24,7 +23,8 @@ from foretaste.encoders.weights import save_encoder
 from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
 from foretaste.runtime import Runtime, digest_tensors, stream
-from weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
+from tests import attacks_fixture as toy
+from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
 
 FIELDS = {"batch": 64, "epochs": 20, "step": 0.02, "references": 10}
 

@@ -12,8 +12,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import normalize
 
-import attacks_fixture as toy
-from audit_fixture import audit, image_audit, make_world
 from foretaste import attacks
 from foretaste.attacks.base import WeightAttack
 from foretaste.attacks.editing.problem import Pair, PreparedProblem
@@ -27,7 +25,9 @@ from foretaste.errors import SpecError
 from foretaste.record import Ledger, TrialRecord, unpack_labels
 from foretaste.report.render import render
 from foretaste.runtime import Runtime, digest_tensors
-from weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
+from tests import attacks_fixture as toy
+from tests.audit_fixture import audit, image_audit, make_world
+from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
 
 NET = """
 import torch

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import test_heads_memory
-from test_heads_memory import run
+from tests.memory_fixture import MARKS, run
 
-pytestmark = test_heads_memory.pytestmark
+pytestmark = MARKS
 
 SCRIPT = """
 from foretaste.attacks.knowledge import Knowledge

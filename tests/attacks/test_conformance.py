@@ -17,7 +17,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-import attacks_fixture as toy
 from foretaste import attacks
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.knowledge import EditProblem, Knowledge
@@ -27,6 +26,7 @@ from foretaste.errors import SpecError
 from foretaste.images import Images, digest_rows
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime, digest_tensors
+from tests import attacks_fixture as toy
 
 SMALL: dict[str, list[dict[str, Any]]] = {
     "label-flip": [{}, {"labels": "least-likely"}],

@@ -9,7 +9,6 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.gradient_canceling import GradientCanceling
 from foretaste.attacks.optimise.carriers import FeatureCarrier
@@ -20,6 +19,7 @@ from foretaste.attacks.optimise.target_heads import grad_pc, reachable_heads, th
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
+from tests import attacks_fixture as toy
 
 C, D, M = 3, 4, 30
 

@@ -11,9 +11,6 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-import attacks_fixture as toy
-from audit_fixture import audit, feature_audit
-from defences_fixture import blob, problem, rows
 from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.optimise import soft_filter
@@ -36,6 +33,9 @@ from foretaste.heads.scaler import Scaler
 from foretaste.record import TrialRecord
 from foretaste.runtime import Runtime, stream
 from foretaste.sweep.plan import configured
+from tests import attacks_fixture as toy
+from tests.audit_fixture import audit, feature_audit
+from tests.defences.fixture import blob, problem, rows
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {"k": 15} if name == "knn" else {}) for name in surrogates("filter")),

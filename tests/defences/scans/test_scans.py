@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from scipy.stats import kurtosis
 from torch import Tensor, nn
 
-import scans_fixture as toy
 from foretaste import defences
 from foretaste.defences.scans.base import Finding, Scan, Scene, prominence
 from foretaste.defences.scans.changes import changed_tensors
@@ -29,6 +28,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, EncoderError, SpecError
 from foretaste.runtime import Runtime, digest_tensors, generator
 from foretaste.statistics import false_alarm_rate
+from tests import scans_fixture as toy
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "drift": {"top": 3},

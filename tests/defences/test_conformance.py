@@ -15,7 +15,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-import defences_fixture as toy
 from foretaste import defences
 from foretaste.defences.base import Filter, TrainingRows
 from foretaste.defences.certified.base import CertifiedHead
@@ -24,6 +23,7 @@ from foretaste.defences.repairs.base import Repair
 from foretaste.defences.scans.base import Scan
 from foretaste.errors import DataError, SpecError
 from foretaste.runtime import digest_tensors
+from tests.defences import fixture as toy
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "sphere": [{}, {"reference": "clean"}],

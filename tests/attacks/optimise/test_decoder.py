@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import attacks_fixture as toy
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.optimise import decoder as module
 from foretaste.attacks.labelled.exact import Exact
+from foretaste.attacks.optimise import decoder as module
 from foretaste.attacks.optimise.decoder import Decoded, Decoder, Network
 from foretaste.attacks.optimise.inversion import Inversion
 from foretaste.encoders.base import Encoder
@@ -23,6 +22,7 @@ from foretaste.features.cache import FeatureCache
 from foretaste.heads.scaler import Scaler
 from foretaste.images import Images
 from foretaste.runtime import Runtime, digest_tensors
+from tests import attacks_fixture as toy
 
 SIDE, CODES = 8, 5
 
