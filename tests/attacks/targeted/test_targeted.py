@@ -19,7 +19,6 @@ from foretaste.attacks.results import Poisoning
 from foretaste.attacks.targeted.bullseye import Bullseye, MeanDistance
 from foretaste.attacks.targeted.clean_label import CleanLabel
 from foretaste.attacks.targeted.feature_collision import Collision, FeatureCollision
-from foretaste.attacks.targeted.forward_backward import ForwardBackward
 from foretaste.attacks.targeted.gradient_matching import Alignment, GradientMatching, SignedAdam
 from foretaste.errors import DataError, SpecError
 from foretaste.heads.scaler import Scaler
@@ -29,7 +28,11 @@ from foretaste.runtime import stream
 from tests import attacks_fixture as toy
 
 C, D, M, WANTED = 4, 6, 5, 2
+
+
 KINDS: tuple[type[CleanLabel], ...] = (GradientMatching, Bullseye, FeatureCollision)
+
+
 each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
@@ -187,31 +190,6 @@ def test_collision_ends_at_the_closed_form_of_a_linear_encoder() -> None:
     assert made.pixels is not None
     found = made.pixels.flatten(1).double()
     assert float((found - expected * 255).abs().max()) <= 1.0, "within the rounding to grey levels"
-
-
-def test_forward_backward_is_the_proximal_point_of_one_step() -> None:
-    leaf, base = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]])
-    mover = ForwardBackward(leaf, 0.5, stay=4.0, base=base)
-    leaf.grad = torch.tensor([[2.0, -1.0]])
-    mover.step(torch.tensor([1.0]))
-    size = 0.5 / 2  # the entry that moves most moves by the rate
-    torch.testing.assert_close(leaf, torch.tensor([[1 - 2 * size, 2 + size]]) / (1 + 4 * size))
-
-
-def test_forward_backward_takes_a_worse_step_back() -> None:
-    leaf = torch.tensor([[1.0], [1.0]])
-    mover = ForwardBackward(leaf, 8.0, stay=0.0)
-    values = []
-    for _ in range(12):  # h = u^2 and u^2 / 2: the first step of 8 is far too long
-        weight = torch.tensor([[1.0], [0.5]])
-        rows = (weight * leaf.square())[:, 0]
-        values.append(rows.clone())
-        leaf.grad = 2 * weight * leaf
-        mover.step(rows)
-    # Half as far from where it was, twice: u is 1, -7, -3 and -1, which is no worse than the start.
-    assert torch.stack(values[:4])[:, 0].tolist() == [1, 49, 9, 1]
-    assert torch.stack(values[:4])[:, 1].tolist() == [0.5, 24.5, 4.5, 0.5]
-    assert float(values[-1].max()) < 1e-6
 
 
 def test_the_best_leaf_is_kept_poison_by_poison() -> None:

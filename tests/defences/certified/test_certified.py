@@ -9,25 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
-from sklearn.linear_model import Ridge
-from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
 from foretaste import defences
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.defences.base import TrainingRows
-from foretaste.defences.certified.bagging import Bagging, bounds, radii, worst_case
+from foretaste.defences.certified.bagging import Bagging
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.certified.dpa import DPA, hash_rows, partition, plurality, run_off
-from foretaste.defences.certified.subsample_heads import Groups, Learner, fit_heads
+from foretaste.defences.certified.subsample_heads import Learner
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError
 from foretaste.features.embed import embed
-from foretaste.heads.fit import fit_head
-from foretaste.heads.objective import HeadObjective, Rows
-from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime, digest_tensors
 from tests.defences import fixture as toy
 from tests.weights_fixture import OWN, SHADOW, WANTED, encoder_of, loaded, tinted
@@ -37,84 +31,6 @@ HEADS: tuple[Learner, ...] = ("exact", "ridge", "prototype")
 
 def lent(n: int, seed: int = 0, distance: float = 1.5) -> TrainingRows:
     return toy.rows(*toy.blob(n, seed, distance), clean=toy.blob(60, 7, distance))
-
-
-def uneven(rows: TrainingRows) -> Groups:
-    """Heads of 1, 2, 5, 9, 30 and 60 rows, and one without any; some lack classes, some share rows."""
-    sizes = torch.tensor([1, 2, 0, 5, 9, 30, 60])
-    draws = np.random.default_rng(0).integers(len(rows), size=int(sizes.sum()))
-    return Groups(torch.from_numpy(draws), sizes)
-
-
-# Base learners.
-
-
-@pytest.mark.parametrize("standardise", [True, False])
-def test_exact_heads_are_the_head_fitted_alone(standardise: bool) -> None:
-    rows, test = lent(300), lent(90, 5)
-    groups = uneven(rows)
-    found = fit_heads(rows.z, rows.y, 3, groups, "exact", ridge=1e-2, standardise=standardise, tolerance=1e-8)
-    for weight, place in zip(found, groups.rows.split(groups.sizes.tolist()), strict=True):
-        if not len(place):
-            assert not weight.any()
-            continue
-        z, y = rows.z[place], rows.y[place]
-        scores = test.z.double() @ weight[:, :-1].T + weight[:, -1]
-        if standardise:
-            alone = fit_head(z, y, 3, 1e-2, tolerance=1e-7).logits(test.z).double()
-            torch.testing.assert_close(scores, alone, rtol=1e-4, atol=1e-4)
-            assert torch.equal(scores.argmax(1), alone.argmax(1))
-            scaler = Scaler.of([z])
-            z = scaler.apply(z.double())
-            weight = torch.cat(
-                [weight[:, :-1] * scaler.scale, (weight[:, -1] + weight[:, :-1] @ scaler.mean)[:, None]], 1
-            )
-        objective = HeadObjective((Rows(z.double(), y),), 3, 1e-2)
-        gradient, start = (objective.loss_and_gradient(w)[1].norm() for w in (weight, torch.zeros_like(weight)))
-        assert float(gradient) <= 2e-8 * float(start)
-
-
-def test_ridge_heads_are_scikit_learns() -> None:
-    rows, groups = lent(300), uneven(lent(300))
-    found = fit_heads(rows.z, rows.y, 3, groups, "ridge", ridge=0.3)
-    for weight, place in zip(found, groups.rows.split(groups.sizes.tolist()), strict=True):
-        if len(place):
-            a = torch.cat([rows.z[place], torch.ones(len(place), 1)], 1).double().numpy()
-            model = Ridge(alpha=0.3 * len(place), fit_intercept=False).fit(a, np.eye(3)[rows.y[place].tolist()])
-            np.testing.assert_allclose(weight, model.coef_, rtol=1e-8, atol=1e-10)
-
-
-def test_prototypes_are_scikit_learns_centroids_and_shrink_to_the_mean() -> None:
-    rows, test, groups = lent(300), lent(90, 5), uneven(lent(300))
-    found = fit_heads(rows.z, rows.y, 3, groups, "prototype", ridge=1.0)
-    for weight, place in zip(found, groups.rows.split(groups.sizes.tolist()), strict=True):
-        z, y = rows.z[place].double(), rows.y[place]
-        if not len(place):
-            continue
-        scores = test.z.double() @ weight[:, :-1].T + weight[:, -1]
-        assert set(scores.argmax(1).tolist()) <= set(y.tolist()), "a class without rows never wins"
-        if len(set(y.tolist())) > 1:
-            model = NearestCentroid().fit(z.numpy(), y.numpy())
-            assert scores.argmax(1).tolist() == model.predict(test.z.double().numpy()).tolist()
-    shrunk = fit_heads(rows.z, rows.y, 3, groups, "prototype", ridge=1.0, shrinkage=2.0)[-1]
-    place = groups.rows[-60:]
-    z, y = rows.z[place].double(), rows.y[place]
-    own = (z[y == 1].sum(0) + 2 * z.mean(0)) / (int((y == 1).sum()) + 2)
-    torch.testing.assert_close(shrunk[1, :-1], own)
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_a_head_does_not_depend_on_the_others(head: Learner) -> None:
-    """To the bit: the same rows in another company, also where the others are harder or more."""
-    rows, groups = lent(300), uneven(lent(300))
-    all_heads = fit_heads(rows.z, rows.y, 3, groups, head, ridge=1e-3, standardise=True)
-    start = 0
-    for weight, size in zip(all_heads, groups.sizes.tolist(), strict=True):
-        alone = Groups(groups.rows[start : start + size], torch.tensor([size]))
-        torch.testing.assert_close(
-            fit_heads(rows.z, rows.y, 3, alone, head, ridge=1e-3, standardise=True)[0], weight, rtol=1e-10, atol=1e-10
-        )
-        start += size
 
 
 # Partitions.
@@ -284,53 +200,6 @@ def test_chosen_partitions_certify_most() -> None:
         DPA().fit(rows)
 
 
-# The certificate of bagging.
-
-
-def naive_bagging_radius(low: float, high: float, n: int, k: int) -> int:
-    """Theorem 1, for every r and every n' in turn."""
-    for r in range(n + 1):
-        worst = max((m / n) ** k - 2 * ((max(n, m) - r) / n) ** k + 1 for m in range(max(n - r, 0), n + r + 1))
-        if not worst - low + high < 0:
-            return r - 1
-    return n
-
-
-@pytest.mark.parametrize(("n", "k"), [(40, 1), (40, 2), (60, 5), (150, 30), (7, 9)])
-def test_bagging_radius_is_the_naive_one(n: int, k: int) -> None:
-    random = np.random.default_rng(0)
-    low = random.uniform(0, 1, 40)
-    high = np.minimum(random.uniform(0, 0.6, 40), 1 - low)
-    found = radii(low - high, worst_case(n, k)).tolist()
-    assert found == [naive_bagging_radius(a, b, n, k) for a, b in zip(low, high, strict=True)]
-    assert len(set(found)) > (3 if n >= 40 else 1)
-
-
-def test_bounds_are_clopper_and_pearsons() -> None:
-    """By their definition: at the bound, counts as extreme as those seen have a chance of alpha / C."""
-    counts = torch.tensor([[70, 20, 10], [34, 33, 33], [0, 100, 0], [50, 50, 0]])
-    first, low, high = bounds(counts, 0.03)
-    assert first.tolist() == [0, 0, 1, 0]
-    np.testing.assert_allclose(binom.sf([69, 33, 99, 49], 100, low), 0.01, rtol=1e-6)
-    np.testing.assert_allclose(binom.cdf([20, 33, 50], 100, np.array(high)[[0, 1, 3]]), 0.01, rtol=1e-6)
-    assert high[2] <= 1 - low[2]
-
-
-def test_bagging_covers_what_it_says_for_other_draws_too() -> None:
-    """The certificate is about all bags: rows that are covered keep their prediction under poison and other seeds."""
-    rows, test = lent(150, distance=3.0), lent(60, 5, 3.0)
-    defence = Bagging(learners=400, bag=6, head="prototype")
-    before = defence.fit(rows, 0).certify(test.z)
-    assert int(before.radii.max()) >= 5 and int(before.radii.min()) < 5
-    covered = before.radii >= 5
-    for seed in range(3):
-        y = rows.y.clone()
-        hit = torch.from_numpy(np.random.default_rng(seed).permutation(150)[:5])
-        y[hit] = (y[hit] + 1) % 3
-        after = defence.fit(TrainingRows(rows.z, y, 3), seed).certify(test.z)
-        assert torch.equal(after.predictions[covered], before.predictions[covered])
-
-
 # What no certificate covers.
 
 
@@ -360,6 +229,8 @@ CASES: list[CertifiedHead] = [
     DPA(partitions=20, head="prototype", standardise="none", unit_length=True),
     Bagging(learners=60, bag=8),
 ]
+
+
 every = pytest.mark.parametrize("defence", CASES, ids=repr)
 
 
