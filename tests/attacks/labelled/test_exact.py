@@ -14,8 +14,8 @@ from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled import exact as module
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.labelled.label_flip import LabelFlip
-from foretaste.attacks.optimise.options import clean_rows
 from foretaste.attacks.optimise.projected_ascent import Adam, Evaluation
+from foretaste.attacks.optimise.requirements import clean_rows
 from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, DataError, SpecError

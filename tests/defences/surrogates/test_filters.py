@@ -15,8 +15,8 @@ from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.optimise import soft_filter
 from foretaste.attacks.optimise.carriers import FeatureCarrier
-from foretaste.attacks.optimise.options import clean_rows
 from foretaste.attacks.optimise.penalty import BARE, UNDER
+from foretaste.attacks.optimise.requirements import clean_rows
 from foretaste.attacks.optimise.soft_filter import LEFT, MOST, SOFTNESS, SoftFilter
 from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.attacks.results import Poisoning
