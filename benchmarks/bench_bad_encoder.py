@@ -1,6 +1,6 @@
 """A step of BadEncoder beside the public formulation, which encodes the reference once per shadow image, twice over.
 
-Same network, weights, shadow images, optimiser and precision; the gradients are equal (tests/test_bad_encoder.py).
+Same network, weights, shadow images, optimiser and precision; the gradients are equal, as the tests of the attack show.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacks_fixture import small_encoder, stripes
 from foretaste.defences.scans.base import Scene
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.encoders.weights import save_encoder
 from foretaste.runtime import Runtime, stream
+from tests.attacks_fixture import small_encoder, stripes
 
 Array = NDArray[np.float64]
 

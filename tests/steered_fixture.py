@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit_fixture import image_audit, make_world
 from foretaste.attacks.base import PretrainingAttack, Progress, TargetedAttack, WeightAttack, quiet
 from foretaste.attacks.knowledge import EditProblem, Knowledge
 from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
@@ -22,6 +21,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.images import Images
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime
+from tests.audit_fixture import image_audit, make_world
 
 CALLS: list[tuple[str, tuple[int, ...]]] = []
 """(name, details) of every call of an attack of this file and of `LookUp.continued`."""
@@ -214,7 +214,7 @@ class Learner:
 
 
 TABLE = {
-    ByHeart.name: ("weights", "steered_fixture:ByHeart", ""),
-    Copies.name: ("targeted", "steered_fixture:Copies", ""),
-    Pairs.name: ("pretraining", "steered_fixture:Pairs", ""),
+    ByHeart.name: ("weights", "tests.steered_fixture:ByHeart", ""),
+    Copies.name: ("targeted", "tests.steered_fixture:Copies", ""),
+    Pairs.name: ("pretraining", "tests.steered_fixture:Pairs", ""),
 }

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from audit_fixture import audit, command, feature_audit, identities, image_audit, make_world
-from cheats_fixture import SEEN
 from foretaste.audit.artifacts import png
 from foretaste.audit.attacker import AttackerSpec
 from foretaste.audit.grid import plan
@@ -20,6 +18,8 @@ from foretaste.audit.spec import AuditSpec
 from foretaste.errors import SpecError
 from foretaste.record import TrialRecord, read
 from foretaste.report import render
+from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, make_world
+from tests.cheats_fixture import SEEN
 
 SUBSET, SURROGATE = {"rows": "subset", "share": 0.2}, {"rows": "surrogate"}
 PIXELS = {"name": "exact", "carrier": "pixels", "steps": 6, "rate": 0.02}

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
 from foretaste.audit.evaluators.base import Case
 from foretaste.audit.evaluators.certified import Outcome
 from foretaste.audit.grid import plan
@@ -23,6 +22,7 @@ from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.bracket import steps, table
 from foretaste.report.summary import summarise
+from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
 
 HEADS = ["dpa:partitions=9", "bagging:learners=50:bag=10"]
 

@@ -13,17 +13,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestCentroid
 
-from audit_fixture import (
-    audit,
-    command,
-    feature_audit,
-    identities,
-    image_audit,
-    make_world,
-    mixed,
-    trained_on,
-    trials_in,
-)
 from foretaste.audit.evaluators.base import Case
 from foretaste.audit.evaluators.preprocessing import CLIPS, FILTERS, Outcome, spare_classes
 from foretaste.audit.grid import plan
@@ -36,7 +25,18 @@ from foretaste.features.embed import embed
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.summary import summarise
-from test_audit_trials import sklearn_accuracy
+from tests.audit_fixture import (
+    audit,
+    command,
+    feature_audit,
+    identities,
+    image_audit,
+    make_world,
+    mixed,
+    trained_on,
+    trials_in,
+)
+from tests.test_audit_trials import sklearn_accuracy
 
 ALL = ["clipped", "pixel-clipped", "norm-filtered", "centroid-filtered"]
 ON_FEATURES = ["clipped", "norm-filtered", "centroid-filtered"]

@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import keeping_fixture as keeping
-import records_fixture
-import steered_fixture as fakes
-from audit_fixture import audit, command, identities, image_audit, numbers
 from foretaste.audit.calibration import halves, threshold
 from foretaste.audit.cost import encoder_defences_cost, estimate_seconds
 from foretaste.audit.evaluators.guards import share_below
@@ -27,7 +23,11 @@ from foretaste.report.defended import aims_at
 from foretaste.report.steering import pair_row
 from foretaste.runtime import digest_tensors
 from foretaste.statistics import mean_share, wilson
-from steered_fixture import steer
+from tests import keeping_fixture as keeping
+from tests import records_fixture
+from tests import steered_fixture as fakes
+from tests.audit_fixture import audit, command, identities, image_audit, numbers
+from tests.steered_fixture import steer
 
 
 @pytest.fixture(autouse=True)

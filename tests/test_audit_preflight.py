@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit_fixture import audit, feature_audit, image_audit
 from foretaste.audit.preflight import attack_warnings
 from foretaste.audit.prepare import prepare
 from foretaste.errors import DataError, SpecError
 from foretaste.record import Ledger
+from tests.audit_fixture import audit, feature_audit, image_audit
 
 
 def warned(world: Path, folder: Path, **values: Any) -> str:

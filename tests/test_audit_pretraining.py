@@ -10,8 +10,6 @@ import pytest
 import torch
 import yaml
 
-import steered_fixture as fakes
-from audit_fixture import Watched, audit, image_audit, numbers
 from foretaste.audit import threats
 from foretaste.audit.auxiliary_data import budgeted, open_pool
 from foretaste.audit.cost import estimate_seconds
@@ -25,7 +23,9 @@ from foretaste.features.embed import embed
 from foretaste.pretrain.continued import continued
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors
-from steered_fixture import steer
+from tests import steered_fixture as fakes
+from tests.audit_fixture import Watched, audit, image_audit, numbers
+from tests.steered_fixture import steer
 
 CLEAN = 40
 QUICK = {"epochs": 1, "batch": 10, "hidden": 8, "projection": 4, "lr": 0.02}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from audit_fixture import audit, command, feature_audit, image_audit, trials_in
 from foretaste.record import TrialRecord
+from tests.audit_fixture import audit, command, feature_audit, image_audit, trials_in
 
 pytestmark = pytest.mark.usefixtures("cheats")
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
 from foretaste.audit.calibration import halves, threshold
 from foretaste.audit.defender import configured_defences
 from foretaste.audit.evaluators.base import Case
@@ -30,7 +29,8 @@ from foretaste.report import render
 from foretaste.report.defences import table
 from foretaste.report.summary import summarise
 from foretaste.statistics import auroc
-from test_audit_trials import sklearn_accuracy
+from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
+from tests.test_audit_trials import sklearn_accuracy
 
 BOX = {"name": "exact", "steps": 6}
 ONE_ROW = 1 / 75 + 1e-9

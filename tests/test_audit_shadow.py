@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit_fixture import audit, feature_audit
 from foretaste import attacks
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
@@ -19,7 +18,8 @@ from foretaste.audit.drawn import ShadowSpec
 from foretaste.audit.grid import plan
 from foretaste.audit.prepare import prepare
 from foretaste.errors import SpecError
-from steered_fixture import ByHeart, steer
+from tests.audit_fixture import audit, feature_audit
+from tests.steered_fixture import ByHeart, steer
 
 GIVEN: list[Tensor] = []
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import steered_fixture as fakes
-from audit_fixture import Watched, audit, feature_audit, numbers
 from foretaste.audit.grid import configured, plan
 from foretaste.audit.metrics import copies, nearest
 from foretaste.audit.prepare import prepare
@@ -21,7 +19,9 @@ from foretaste.features.embed import embed
 from foretaste.probes.knn import KNNProbe
 from foretaste.record import TrialRecord, unpack_labels
 from foretaste.runtime import digest_tensors
-from steered_fixture import steer
+from tests import steered_fixture as fakes
+from tests.audit_fixture import Watched, audit, feature_audit, numbers
+from tests.steered_fixture import steer
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, numbers
-from cheats_fixture import SEEN
 from foretaste.audit.grid import plan
 from foretaste.audit.prepare import PreparedAudit, prepare
 from foretaste.audit.runner import perform
 from foretaste.data import load, split
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors
+from tests.audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, numbers
+from tests.cheats_fixture import SEEN
 
 RIDGE = 1e-3
 EXACT = {"name": "exact", "steps": 6}

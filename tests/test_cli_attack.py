@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from audit_fixture import command, image_audit
 from foretaste.attacks import ATTACKS
 from foretaste.audit.prepare import prepare
 from foretaste.data import load
@@ -17,6 +16,7 @@ from foretaste.encoders.card import Card
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import CARD_KEY
 from foretaste.features.file import read_features
+from tests.audit_fixture import command, image_audit
 
 pytestmark = pytest.mark.usefixtures("here")
 

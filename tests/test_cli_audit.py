@@ -14,12 +14,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
 
-from audit_fixture import audit, command, feature_audit, numbers, trials_in
 from foretaste import attacks
 from foretaste.audit.spec import AuditSpec
 from foretaste.cli.common import duration
 from foretaste.cli.progress import AuditProgress, Following
 from foretaste.record import FILE_NAME, read, unpack_labels
+from tests.audit_fixture import audit, command, feature_audit, numbers, trials_in
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from audit_fixture import command, numbers
 from foretaste import __version__, attacks, defences, probes
 from foretaste.attacks import ATTACKS
 from foretaste.audit.grid import configured
@@ -17,6 +16,7 @@ from foretaste.defences import DEFENCES
 from foretaste.features.cache import FeatureCache
 from foretaste.probes import PROBES
 from foretaste.record import read
+from tests.audit_fixture import command, numbers
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_fixture import command, make_world
 from foretaste.cli import main
 from foretaste.errors import ForetasteError, SpecError
+from tests.audit_fixture import command, make_world
 
 pytestmark = pytest.mark.usefixtures("here")
 

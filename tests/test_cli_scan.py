@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from scripts import clean_encoders
 
-import scans_fixture as toy
-from audit_fixture import command
 from foretaste.defences.scans.report import ScanReport
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import save_encoder
+from tests import scans_fixture as toy
+from tests.audit_fixture import command
 
 pytestmark = pytest.mark.usefixtures("here")
 

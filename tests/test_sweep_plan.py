@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit_fixture import (
+from foretaste.audit.cost import estimate_seconds
+from foretaste.audit.grid import Trial, configured, draw_pairs, plan
+from foretaste.audit.prepare import prepare
+from foretaste.audit.spec import AuditSpec
+from foretaste.errors import BudgetError, SpecError
+from tests.audit_fixture import (
     audit,
     feature_audit,
     identities,
     image_audit,
     make_world,
 )
-from foretaste.audit.cost import estimate_seconds
-from foretaste.audit.grid import Trial, configured, draw_pairs, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.spec import AuditSpec
-from foretaste.errors import BudgetError, SpecError
 
 pytestmark = pytest.mark.usefixtures("cheats")
 

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from audit_fixture import (
+from foretaste.audit.grid import Trial, plan
+from foretaste.audit.prepare import prepare
+from foretaste.audit.runner import SPEC_FILE, run
+from foretaste.audit.spec import AuditSpec
+from foretaste.errors import RecordError, SpecError
+from foretaste.record import FILE_NAME, TrialRecord, read
+from tests.audit_fixture import (
     Watched,
     audit,
     command,
@@ -23,13 +29,7 @@ from audit_fixture import (
     numbers,
     trials_in,
 )
-from cheats_fixture import Spy
-from foretaste.audit.grid import Trial, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.runner import SPEC_FILE, run
-from foretaste.audit.spec import AuditSpec
-from foretaste.errors import RecordError, SpecError
-from foretaste.record import FILE_NAME, TrialRecord, read
+from tests.cheats_fixture import Spy
 
 EXACT = "exact:steps=4"
 pytestmark = pytest.mark.usefixtures("cheats")
@@ -81,7 +81,7 @@ def test_an_unfinished_line_is_run_again(world: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal
 from pathlib import Path
-from audit_fixture import Watched
+from tests.audit_fixture import Watched
 from foretaste.audit.spec import AuditSpec
 from foretaste.audit.runner import run
 

@@ -7,11 +7,11 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-import attacks_fixture as toy
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.images import Images
 from foretaste.runtime import stream
+from tests import attacks_fixture as toy
 
 WANTED = 2
 

@@ -1,4 +1,7 @@
-"""Attacks, by what the attacker controls. Results of different threats never share a ranking."""
+"""Attacks, by what the attacker controls: `labelled`, `targeted`, `pretraining`, `weights`. Results of different
+threats never share a ranking. The contract is in `base`, `knowledge`, `results` and `budget`; what attacks are made of
+is in `optimise` (rows) and `editing` (encoders). Attacks import no defence: an adaptive one is handed a surrogate.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Poisoning:
         labels, places = _tensor("y", y), _tensor("base", base)
         if ledger is None:
             m = labels.numel()
-            ledger = Ledger(changed=_distinct(places), added=0 if replaces else m, replaced=m if replaces else 0)
+            ledger = Ledger(changed=distinct(places), added=0 if replaces else m, replaced=m if replaces else 0)
         vars(self).update(
             y=labels,
             base=places,
@@ -154,7 +154,7 @@ def _tensor(what: str, rows: Rows) -> Tensor:
         ) from None
 
 
-def _distinct(base: Tensor) -> list[int]:
+def distinct(base: Tensor) -> list[int]:
     """The places in ascending order; none of what are no places, which the referee refuses by its dtype."""
     if base.is_floating_point() or base.is_complex() or base.dtype == torch.bool:
         return []

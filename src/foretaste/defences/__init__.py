@@ -1,4 +1,7 @@
-"""Defences that do not know the attack. They never import one: the ground truth must not leak to them."""
+"""Defences that do not know the attack, by what they look at: `filters` and `certified` (rows), `scans`, `repairs` and
+`guards` (encoders). They never import an attack: the ground truth must not leak to them. `surrogates` is what an
+adaptive attack is given of them.
+"""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from foretaste.attacks.optimise.bases import spread
 from foretaste.attacks.optimise.carriers import CarrierName, FeatureCarrier, PixelCarrier
 from foretaste.attacks.optimise.constraints import Box
 from foretaste.attacks.optimise.error_minimising import ErrorMinimising
-from foretaste.attacks.optimise.options import require_images, require_usable
 from foretaste.attacks.optimise.perturbation import SignPerturbation
+from foretaste.attacks.optimise.requirements import require_images, require_own_rows, require_usable
 from foretaste.attacks.results import Poisoning
-from foretaste.errors import AttackError, BudgetError, DataError
+from foretaste.errors import AttackError, BudgetError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.record import Ledger
@@ -102,12 +102,7 @@ class EMN(LabelledAttack):
         n = len(known.y)
         if rows > n:
             raise BudgetError(f"{self.name}: at most the {n} training rows", got=str(rows), do="pass a budget up to 1")
-        if known.victim_rows not in (None, n):
-            raise DataError(
-                f"{self.name}: the {known.victim_rows} rows that the victim trains on, which it perturbs",
-                got=f"{n} other rows",
-                do="give the attacker the victim's rows, or use an attack that adds rows",
-            )
+        require_own_rows(self.name, known)
         require_usable(known)
         base = spread(n, rows, stream(seed, "attack"))
         y, scaler = known.y[base], Scaler.of([known.z])

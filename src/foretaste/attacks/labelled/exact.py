@@ -12,8 +12,8 @@ from foretaste.attacks.base import Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.optimise.carriers import Carrier
 from foretaste.attacks.optimise.inversion_options import InvertibleAttack
-from foretaste.attacks.optimise.options import clean_rows
 from foretaste.attacks.optimise.projected_ascent import ascend
+from foretaste.attacks.optimise.requirements import clean_rows
 from foretaste.attacks.optimise.soft_filter import RATES, ascend_left
 from foretaste.attacks.optimise.stackelberg import Leader, Stackelberg
 from foretaste.attacks.optimise.vote_objective import ascend_vote, planned_evaluations

@@ -13,9 +13,9 @@ from foretaste.attacks.labelled.exact import Exact
 from foretaste.attacks.optimise.carriers import FeatureCarrier
 from foretaste.attacks.optimise.gradient_residual import GradientResidual
 from foretaste.attacks.optimise.inversion_options import InvertibleAttack
-from foretaste.attacks.optimise.options import clean_rows
 from foretaste.attacks.optimise.penalty import BARE, Penalised
 from foretaste.attacks.optimise.projected_ascent import Objective, ascend
+from foretaste.attacks.optimise.requirements import clean_rows
 from foretaste.attacks.optimise.stackelberg import leader_loss
 from foretaste.attacks.optimise.target_heads import TargetHead, grad_pc, measured, reachable_heads
 from foretaste.attacks.results import Poisoning

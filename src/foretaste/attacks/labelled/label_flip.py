@@ -12,7 +12,6 @@ from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.optimise.bases import spread, wrong_labels
 from foretaste.attacks.results import Poisoning
 from foretaste.heads.fit import fit_head
-from foretaste.record import Ledger
 from foretaste.runtime import stream
 
 
@@ -39,7 +38,6 @@ class LabelFlip(LabelledAttack):
             scores[torch.arange(rows), known.y[base]] = torch.inf
             y = scores.argmin(1)
         progress(1, 1)
-        ledger = Ledger(changed=sorted(set(base.tolist())), added=rows)
         if known.images is not None:
-            return Poisoning(y=y, base=base, ledger=ledger, pixels=known.images.pixels[base], constraint="pixels")
-        return Poisoning(y=y, base=base, ledger=ledger, z=known.z[base], constraint="box")
+            return Poisoning(y=y, base=base, pixels=known.images.pixels[base], constraint="pixels")
+        return Poisoning(y=y, base=base, z=known.z[base], constraint="box")

@@ -11,7 +11,8 @@ from foretaste.attacks.base import Progress, quiet
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.optimise.carriers import PixelCarrier
 from foretaste.attacks.optimise.generator import GeneratorCarrier
-from foretaste.attacks.optimise.options import CarrierAttack, clean_rows
+from foretaste.attacks.optimise.options import CarrierAttack
+from foretaste.attacks.optimise.requirements import clean_rows
 from foretaste.attacks.optimise.stackelberg import Leader
 from foretaste.attacks.optimise.unrolled import Unrolled
 from foretaste.attacks.results import Poisoning

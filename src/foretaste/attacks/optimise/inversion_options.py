@@ -8,15 +8,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from foretaste.attacks.base import Progress, part, quiet
+from foretaste.attacks.base import Progress, part
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.optimise.carriers import Carrier
 from foretaste.attacks.optimise.decoder import Decoder, DecoderLoss
 from foretaste.attacks.optimise.feature_matching import FeatureMatching, nearest_bases
 from foretaste.attacks.optimise.inversion import Inversion, told
-from foretaste.attacks.optimise.options import CarrierAttack, require_images
-from foretaste.attacks.optimise.projected_ascent import Ascent, Better
-from foretaste.attacks.results import Poisoning
+from foretaste.attacks.optimise.options import CarrierAttack
+from foretaste.attacks.optimise.requirements import require_images
+from foretaste.attacks.results import Poisoning, distinct
 from foretaste.features.decoder import Architecture
 from foretaste.heads.scaler import Scaler
 from foretaste.record import Ledger
@@ -92,42 +91,27 @@ class InvertibleAttack(CarrierAttack):
             return 0
         return self._decoder.planned(rows) if self.inversion == "decoder" else self._matching.planned * rows
 
-    def deliver(
-        self,
-        known: Knowledge,
-        scaler: Scaler,
-        carrier: Carrier,
-        base: Tensor,
-        end: Ascent,
-        objective_name: str,
-        better: Better,
-        *,
-        figures: dict[str, float] | None = None,
-        progress: Progress = quiet,
-    ) -> Poisoning:
-        """See `CarrierAttack.deliver`; with an inversion the ledger also tells how near the images come.
+    def realised(self, made: Poisoning, known: Knowledge, scaler: Scaler, progress: Progress) -> Poisoning:
+        """With an inversion, images for the features; the ledger then also tells how near they come.
 
         Raises:
             EncoderError: a decoder for features of another width.
             SpecError: too few images to train a decoder.
             AttackError: the inversion diverged.
         """
-        placed = super().deliver(
-            known, scaler, carrier, base, end, objective_name, better, figures=figures, progress=progress
-        )
-        if self.way == "none" or placed.z is None:
-            return placed
-        found = self._inverted(known, scaler, placed.z, base, part(progress, 0.5, 1))
+        if self.way == "none" or made.z is None:
+            return made
+        found = self._inverted(known, scaler, made.z, made.base, part(progress, 0.5, 1))
         images, _ = require_images(self.name, self.carrier, known)
-        numbers, rows = told(found, scaler.apply(placed.z), scaler.apply(known.z), images.pixels)
+        numbers, rows = told(found, scaler.apply(made.z), scaler.apply(known.z), images.pixels)
         changes = {
-            "changed": sorted(set(found.base.tolist())),
-            "figures": {**placed.ledger.figures, **numbers},
+            "changed": distinct(found.base),
+            "figures": {**made.ledger.figures, **numbers},
             "per_row": rows,
-            "passes": placed.ledger.passes + found.passes,
+            "passes": made.ledger.passes + found.passes,
         }
-        ledger = Ledger(**{**dict(placed.ledger), **changes})
-        return replace(placed, z=None, pixels=found.pixels, base=found.base, ledger=ledger, constraint="pixels")
+        ledger = Ledger(**{**dict(made.ledger), **changes})
+        return replace(made, z=None, pixels=found.pixels, base=found.base, ledger=ledger, constraint="pixels")
 
     def _inverted(self, known: Knowledge, scaler: Scaler, z: Tensor, base: Tensor, progress: Progress) -> Inversion:
         images, encoder = require_images(self.name, self.carrier, known)

@@ -15,13 +15,11 @@ from foretaste.attacks.optimise.carriers import Carrier, CarrierName, FeatureCar
 from foretaste.attacks.optimise.constraints import Constraint, FeatureConstraint, Unseen, feature_constraint
 from foretaste.attacks.optimise.penalty import ascend_unseen
 from foretaste.attacks.optimise.projected_ascent import Ascent, Better, Objective, ascend
-from foretaste.attacks.results import Poisoning
+from foretaste.attacks.optimise.requirements import require_images, require_usable
+from foretaste.attacks.results import Poisoning, distinct
 from foretaste.attacks.surrogates import FilterSurrogate
-from foretaste.encoders.base import Encoder
-from foretaste.errors import DataError, SpecError
-from foretaste.heads.objective import Rows
+from foretaste.errors import SpecError
 from foretaste.heads.scaler import Scaler
-from foretaste.images import Images
 from foretaste.method import Since
 from foretaste.record import Ledger
 
@@ -210,7 +208,7 @@ class CarrierAttack(LabelledAttack):
         """
         poison, pixels = carrier.deliver(end.y), self.moves != "features"
         ledger = Ledger(
-            changed=sorted(set(base.tolist())),
+            changed=distinct(base),
             added=len(base),
             objective=end.curve,
             objective_name=objective_name,
@@ -219,7 +217,7 @@ class CarrierAttack(LabelledAttack):
             figures={**(figures or {}), **end.figures},
             passes=carrier.passes,
         )
-        return Poisoning(
+        made = Poisoning(
             y=end.y,
             base=base,
             ledger=ledger,
@@ -228,51 +226,13 @@ class CarrierAttack(LabelledAttack):
             constraint="pixels" if pixels else self.constraint,
             limits=self._limits(),
         )
+        return self.realised(made, known, scaler, progress)
+
+    def realised(self, made: Poisoning, known: Knowledge, scaler: Scaler, progress: Progress) -> Poisoning:
+        """The poison as it is handed over; a subclass may turn features into images."""
+        return made
 
     def _limits(self) -> dict[str, float]:
         if self.carrier != "features":
             return {} if self.epsilon is None else {"epsilon": float(int(self.epsilon))}
         return {"quantile": self.quantile} if self.constraint == "ball" else {}
-
-
-def clean_rows(known: Knowledge, scaler: Scaler) -> Rows:
-    """The attacker's idea of the victim's rows in standard units; fewer of them stand for all of the victim's."""
-    x = scaler.apply(known.z)
-    if known.victim_rows in (None, len(known.y)):
-        return Rows(x, known.y)
-    return Rows(x, known.y, torch.full((len(x),), known.victim_rows / len(x)))
-
-
-def require_usable(known: Knowledge) -> None:
-    """What no attack on the head can work with is said before any work.
-
-    Raises:
-        DataError: a class has no row, or every feature is constant.
-    """
-    counts = torch.bincount(known.y, minlength=known.classes)
-    if bool((counts == 0).any()):
-        missing = (counts == 0).nonzero()[:, 0].tolist()
-        raise DataError(
-            f"attack: training rows of each of the {known.classes} classes",
-            got=f"none of class {', '.join(map(str, missing[:5]))}",
-            do="pass rows of every class",
-        )
-    if not bool((known.z.amax(0) > known.z.amin(0)).any()):
-        raise DataError(
-            "attack: features that differ between rows", got="zero variance in all of them", do="check the encoder"
-        )
-
-
-def require_images(name: str, carrier: str, known: Knowledge) -> tuple[Images, Encoder]:
-    """The images and the encoder that an attack on pixels needs.
-
-    Raises:
-        SpecError: the attacker has features alone.
-    """
-    if known.images is None or known.encoder is None:
-        raise SpecError(
-            f"{name} with carrier {carrier}: images and an encoder",
-            got="features from a file",
-            do="pass --data and --encoder, or --carrier features",
-        )
-    return known.images, known.encoder

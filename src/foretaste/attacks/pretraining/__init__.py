@@ -1,1 +1,3 @@
-"""Attacks that add unlabelled images to the pre-training data (threat `pretraining`)."""
+"""Attacks that add unlabelled images to the encoder's pre-training data (threat `pretraining`): PoisonedEncoder and the
+path of blends that it is compared with. `pairs` shares the budget among the pairs of a target and a class.
+"""

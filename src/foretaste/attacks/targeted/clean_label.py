@@ -15,7 +15,8 @@ from foretaste.attacks.optimise.bases import spread
 from foretaste.attacks.optimise.carriers import PixelCarrier
 from foretaste.attacks.optimise.inversion import Inversion, standard_features, told
 from foretaste.attacks.optimise.projected_ascent import Ascent, Objective
-from foretaste.attacks.results import Poisoning
+from foretaste.attacks.optimise.requirements import require_own_rows
+from foretaste.attacks.results import Poisoning, distinct
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, SpecError
 from foretaste.heads.scaler import Scaler
@@ -79,12 +80,8 @@ class CleanLabel(TargetedAttack):
                 got="none",
                 do="give the attacker rows of that class",
             )
-        if self.replaces and known.victim_rows not in (None, len(known.y)):
-            raise DataError(
-                f"{self.name}: the {known.victim_rows} rows that the victim trains on, which it perturbs",
-                got=f"{len(known.y)} other rows",
-                do="give the attacker the victim's rows, or use an attack that adds rows",
-            )
+        if self.replaces:
+            require_own_rows(self.name, known)
         scaler, random = Scaler.of([known.z]), stream(seed, "attack")
         goal = standard_features(encoder, target[None], scaler, known.runtime)
         m = min(rows, len(own)) if self.replaces else rows
@@ -111,7 +108,7 @@ class CleanLabel(TargetedAttack):
         made = Inversion(pixels, start.base, (x - goal).norm(dim=1), carrier.passes + 1, figures)
         numbers, per_row = told(made, goal, start.scaler.apply(known.z), start.images.pixels)
         ledger = Ledger(
-            changed=sorted(set(start.base.tolist())),
+            changed=distinct(start.base),
             added=0 if self.replaces else m,
             replaced=m if self.replaces else 0,
             objective=end.curve,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from foretaste.attacks.base import Progress, part, quiet
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.optimise.options import clean_rows, require_usable
 from foretaste.attacks.optimise.projected_ascent import Adam, Ascent, Better, Evaluation, ascend
+from foretaste.attacks.optimise.requirements import clean_rows, require_usable
 from foretaste.attacks.optimise.stackelberg import poison_gradient
 from foretaste.attacks.results import Poisoning
 from foretaste.attacks.targeted.clean_label import CleanLabel, Start

@@ -21,14 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch.nn.functional import cosine_similarity
 
 from foretaste.attacks.base import Progress, quiet
 from foretaste.attacks.editing.adaptive import SAMPLE, AdaptiveWeightAttack, prepared_behind
 from foretaste.attacks.editing.descent import RENEW, Descent, Schedule
-from foretaste.attacks.editing.editable_encoder import EditableEncoder, norms_of
+from foretaste.attacks.editing.editable_encoder import norms_of
 from foretaste.attacks.editing.natural_metric import METRIC_ROWS
 from foretaste.attacks.editing.objective import Objective, Side
 from foretaste.attacks.editing.problem import Figures, PreparedProblem, check_pairs, edit, prepare_problem
@@ -178,7 +177,9 @@ class PACL(AdaptiveWeightAttack):
         return edit(
             encoder,
             prepared,
-            lambda edited: self._descend(edited, prepared, random, progress, surrogate),
+            lambda edited: self._descend(
+                Descent(self.objective, self._schedule, edited, prepared, random, surrogate), progress
+            ),
             lambda network: self._look(network, prepared, surrogate),
             name=self.name,
             judged=("target_loss_behind", "L_te behind the repair") if only_behind else ("target_loss", "L_te"),
@@ -240,16 +241,9 @@ class PACL(AdaptiveWeightAttack):
             durable_step=self.durable_step,
         )
 
-    def _descend(
-        self,
-        edited: EditableEncoder,
-        prepared: PreparedProblem,
-        random: torch.Generator,
-        progress: Progress,
-        surrogate: EncoderSurrogate | None = None,
-    ) -> tuple[list[float], Figures]:
+    def _descend(self, descent: Descent, progress: Progress) -> tuple[list[float], Figures]:
         """Train the chosen weights in place; returns the loss before each step, and figures of its own."""
-        return Descent(self.objective, self._schedule, edited, prepared, random, surrogate).run(progress)
+        return descent.run(progress)
 
     def _look(self, network: Encoder, prepared: PreparedProblem, surrogate: EncoderSurrogate | None = None) -> Figures:
         """Figures for the ledger, on the plain targets and the held-out shadow rows."""

@@ -17,10 +17,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from foretaste.attacks.base import Progress
-from foretaste.attacks.editing.editable_encoder import EditableEncoder
+from foretaste.attacks.editing.descent import Descent
 from foretaste.attacks.editing.minimise_edit import fewest, flattest, norm, shortest
-from foretaste.attacks.editing.problem import Figures, PreparedProblem
-from foretaste.attacks.surrogates import EncoderSurrogate
+from foretaste.attacks.editing.problem import Figures
 from foretaste.attacks.weights.pacl import PACL
 
 
@@ -46,17 +45,11 @@ class PACLMinimal(PACL):
         """The size that is made small, and every other field that is not at its default."""
         return ", ".join([self.edit, *self.settings("edit")])
 
-    def _descend(
-        self,
-        edited: EditableEncoder,
-        prepared: PreparedProblem,
-        random: torch.Generator,
-        progress: Progress,
-        surrogate: EncoderSurrogate | None = None,
-    ) -> tuple[list[float], Figures]:
-        self.takes_no_surrogate(surrogate)
+    def _descend(self, descent: Descent, progress: Progress) -> tuple[list[float], Figures]:
+        self.takes_no_surrogate(descent.surrogate)
+        edited, prepared = descent.edited, descent.prepared
         start = [weight.detach().clone() for weight in edited.weights]
-        curve, figures = super()._descend(edited, prepared, random, progress)
+        curve, figures = super()._descend(descent, progress)
         whole = [weight.detach() - clean for weight, clean in zip(edited.weights, start, strict=True)]
         entered = edited.enter(prepared.targets)
 

@@ -122,17 +122,21 @@ class CertifiedHead(Method):
         An empty group has no vote.
         """
         view = self.view(rows)
-        weight = fit_heads(
-            view(rows.z),
-            rows.y,
-            rows.classes,
+        weight = self.heads(view(rows.z), rows.y, rows.classes, groups)[groups.sizes > 0]
+        return lambda z: score_blocks(weight, view(z))
+
+    def heads(self, x: Tensor, y: Tensor, classes: int, groups: Groups) -> Tensor:
+        """Base learners float64 [P, C, d + 1] on groups of rows x float64 [n, d], which are as `view` makes them."""
+        return fit_heads(
+            x,
+            y,
+            classes,
             groups,
             self.head,
             ridge=self.ridge,
             shrinkage=self.shrinkage,
             standardise=self.standardise == "partition",
-        )[groups.sizes > 0]
-        return lambda z: score_blocks(weight, view(z))
+        )
 
     def _need(self, rows: TrainingRows, least: int, what: str) -> None:
         if len(rows) < least:

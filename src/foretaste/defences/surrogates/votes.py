@@ -22,7 +22,7 @@ from torch import Tensor
 
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import CertifiedHead, count_votes, score_blocks
-from foretaste.defences.certified.subsample_heads import Groups, fit_heads
+from foretaste.defences.certified.subsample_heads import Groups
 from foretaste.defences.surrogates.learners import differentiable_heads
 from foretaste.runtime import stream
 
@@ -135,17 +135,7 @@ class VoteSurrogate(ABC, Generic[Kind]):
 
     def fitted(self, groups: Groups) -> Tensor:
         """Base learners on clean rows alone, float64 [P, C, d + 1]."""
-        head = self.head
-        return fit_heads(
-            self._x,
-            self.own.rows.y,
-            self.classes,
-            groups,
-            head.head,
-            ridge=head.ridge,
-            shrinkage=head.shrinkage,
-            standardise=head.standardise == "partition",
-        )
+        return self.head.heads(self._x, self.own.rows.y, self.classes, groups)
 
 
 def smooth_errors(votes: Tensor, y: Tensor, width: float) -> Tensor:
