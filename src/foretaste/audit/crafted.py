@@ -25,7 +25,7 @@ from foretaste.audit.auxiliary_data import budgeted
 from foretaste.audit.knowledge import AttackerView
 from foretaste.audit.setting import Setting
 from foretaste.defences.certified.base import CertifiedHead
-from foretaste.errors import AttackError
+from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
 from foretaste.record import Ledger
 
@@ -58,6 +58,7 @@ class Crafted:
 
     Attributes:
         attack: the configured attack.
+        setting: of the victim that it was made for.
         order: what it was to do.
         view: what it was to know, as the referee keeps it.
         given: the copies that it worked on.
@@ -68,6 +69,7 @@ class Crafted:
     """
 
     attack: Attack
+    setting: Setting
     order: Order
     view: AttackerView
     given: Knowledge
@@ -80,6 +82,45 @@ class Crafted:
     def ledger(self) -> Ledger:
         """What the attack says of itself."""
         return self.result.ledger
+
+    @property
+    def y(self) -> Tensor:
+        """Labels that the poison carries, int64 [m]."""
+        return self._poisoning.y
+
+    @property
+    def z(self) -> Tensor | None:
+        """The poison as features, float32 [m, d]; None where it is images."""
+        return self._poisoning.z
+
+    @property
+    def pixels(self) -> Tensor | None:
+        """The poison as images, uint8 [m, 3, H, W]; None where it is features."""
+        return self.result.pixels if isinstance(self.result, PretrainingPoison) else self._poisoning.pixels
+
+    @property
+    def base(self) -> Tensor:
+        """Rows that each poison started from, int64 [m]."""
+        return self._poisoning.base
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Of an edited encoder: its complete state dict."""
+        if not isinstance(self.result, Corruption):
+            raise SpecError("state: an edit of an encoder", got=f"what {self.attack.name} gives")
+        return self.result.state
+
+    @property
+    def _poisoning(self) -> Poisoning:
+        if not isinstance(self.result, Poisoning):
+            raise SpecError("y, z, pixels and base: poison of training rows", got=f"what {self.attack.name} gives")
+        return self.result
+
+    def __repr__(self) -> str:
+        asked = self.order
+        budget = "" if asked.budget is None else f", budget={asked.budget:g}"
+        pairs = "".join(f", row {row} to class {wanted}" for row, wanted in asked.pairs)
+        return f"Crafted({self.attack!r}{budget}, seed={asked.seed}{pairs})"
 
 
 def craft(attack: Attack, setting: Setting, view: AttackerView, order: Order, progress: Progress = quiet) -> Crafted:
@@ -100,14 +141,14 @@ def craft(attack: Attack, setting: Setting, view: AttackerView, order: Order, pr
         assert order.budget is not None
         rows = budgeted(order.budget, len(view.pool), len(order.pairs))
         result = _is(PretrainingPoison, attack, attack.poison(targets, references, known.pool, rows, order.seed))
-        return Crafted(attack, order, view, known, result, rows, *kept)
+        return Crafted(attack, setting, order, view, known, result, rows, *kept)
     assert isinstance(attack, WeightAttack)
     assert known.encoder is not None
     assert known.kept is not None
     surrogate = encoder_surrogate(attack, known.encoder, known.kept, setting.runtime)
     problem = EditProblem(known.encoder, targets, references, known.kept, order.seed, setting.runtime)
     edit = _is(Corruption, attack, attack.corrupt(problem, surrogate, progress))
-    return Crafted(attack, order, view, known, edit.with_ledger(setting.original.body.state_dict()), 0, *kept)
+    return Crafted(attack, setting, order, view, known, edit.with_ledger(setting.original.body.state_dict()), 0, *kept)
 
 
 def _on_rows(
@@ -123,11 +164,11 @@ def _on_rows(
     if isinstance(attack, LabelledAttack):
         reckoned = with_surrogate(attack, known, rows, order.seed, dict(order.heads))
         made = _is(Poisoning, attack, attack.poison(reckoned, rows, order.seed, progress))
-        return Crafted(attack, order, view, known, made, rows)
+        return Crafted(attack, setting, order, view, known, made, rows)
     ((row, wanted),) = order.pairs
     target = setting.split.test.pixels[row].clone()
     made = _is(Poisoning, attack, attack.poison_for(known, target, wanted, rows, order.seed, progress))
-    return Crafted(attack, order, view, known, made, rows, (target,))
+    return Crafted(attack, setting, order, view, known, made, rows, (target,))
 
 
 def _chosen(setting: Setting, known: Knowledge, order: Order) -> tuple[tuple[Tensor, ...], tuple[Images, ...]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from foretaste import probes as probe_table
-from foretaste.audit.parts import Note, embed_parts, feature_parts
+from foretaste.audit.parts import Note, divided_parts, embed_parts, feature_parts
 from foretaste.audit.setting import Setting
 from foretaste.audit.spec import AuditSpec
 from foretaste.data import load, split
@@ -14,6 +15,7 @@ from foretaste.encoders.build import build
 from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
 from foretaste.features.embed import probe_precision
+from foretaste.features.file import FeatureSet, check_same
 from foretaste.images import Images
 from foretaste.probes.base import ImageProbe, Probe
 from foretaste.runtime import Runtime, make_runtime
@@ -68,6 +70,28 @@ def load_setting(spec: AuditSpec) -> Setting:
     images = split(load(spec.data, data_dir=spec.data_dir, download=spec.download), spec.split)
     encoder = build(spec.encoder, (images.train.pixels.shape[2], images.train.pixels.shape[3]))
     return Setting({}, probes, spec.ridge, runtime, images, encoder.to(runtime.device), on_pixels)
+
+
+def setting_of_features(
+    train: FeatureSet, given: dict[str, FeatureSet], *, probes: Sequence[str] = ("exact",), ridge: float = 1e-3
+) -> Setting:
+    """What a victim on features in memory stands on; parts that are not given are split off the training rows.
+
+    Args:
+        train: the training rows, and those of parts that are not given.
+        given: `validation`, `test` and `clean`, as far as there are some.
+        probes: as in `AuditSpec`, the first is the headline.
+        ridge: L2 weight of the exact head.
+
+    Raises:
+        DataError: parts that do not go together, or too few rows to be divided.
+        SpecError: an unknown probe, or one on images.
+    """
+    for part in given.values():
+        check_same(train, part)
+    spec = AuditSpec.make({"features": "features", "probes": list(probes), "ridge": ridge}, "victim")
+    parts = divided_parts(train, given, spec.split)
+    return Setting(parts, configured_probes(spec), spec.ridge, make_runtime("cpu"))
 
 
 def embed_setting(spec: AuditSpec, setting: Setting, cache: FeatureCache, note: Note = silent) -> Setting:

@@ -88,9 +88,10 @@ def _poisoned(prepared: PreparedAudit, crafted: Crafted, stage: Stage, progress:
     poisoning = crafted.result
     assert isinstance(poisoning, Poisoning)
     victim = prepared.victim.poisoned(poisoning, crafted.order.seed, stage)
-    shown: dict[str, Any] = {"exhibits": gallery(crafted.view.images, poisoning)}
-    if not crafted.targets:
-        shown["projection"] = project(prepared.setting.train, poison_features(victim), poisoning.y)
+    shown = {
+        "exhibits": gallery(crafted.view.images, poisoning),
+        "projection": project(prepared.setting.train, poison_features(victim), poisoning.y),
+    }
     return {
         "victim": victim,
         "baseline": prepared.baseline,

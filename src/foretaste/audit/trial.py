@@ -112,8 +112,6 @@ def _scored(
     }
     warnings = attack_warnings(found.ledger)
     for evaluator in prepared.defender.facing(threat.faces):
-        if threat.name == "targeted" and evaluator.kind == "certified":
-            continue
         outcomes = found.outcomes.get(evaluator.kind, partial(evaluator.run, victim, baseline, case))
         findings = evaluator.findings(victim, outcomes, baseline, case)
         attempt.checks = [*attempt.checks, *findings.checks]
