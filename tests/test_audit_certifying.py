@@ -20,8 +20,8 @@ from foretaste.errors import DataError
 from foretaste.heads.fit import fit_head
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
-from foretaste.report.bracket import steps, table
 from foretaste.report.summary import summarise
+from foretaste.report.tables.certified import steps, table
 from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
 
 HEADS = ["dpa:partitions=9", "bagging:learners=50:bag=10"]

@@ -20,7 +20,7 @@ from foretaste.errors import DataError, EncoderError, SpecError, WeightsError
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.defended import aims_at
-from foretaste.report.steering import pair_row
+from foretaste.report.summary import pair_row
 from foretaste.runtime import digest_tensors
 from foretaste.statistics import mean_share, wilson
 from tests import keeping_fixture as keeping

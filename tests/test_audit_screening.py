@@ -26,8 +26,8 @@ from foretaste.errors import DataError, SpecError
 from foretaste.features.file import FeatureSet
 from foretaste.record import Screening, TrialRecord, json_schema, unpack_labels
 from foretaste.report import render
-from foretaste.report.defences import table
 from foretaste.report.summary import summarise
+from foretaste.report.tables.defences import filters
 from foretaste.statistics import auroc
 from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
 from tests.test_audit_trials import sklearn_accuracy
@@ -261,7 +261,7 @@ def test_the_table_pairs_seeds_with_the_twin_under_the_same_filter(world: Path, 
     spec = feature_audit(world, attacks=["label-flip"], budgets=[0.3], seeds=2, defences=["sphere"])
     records = audit(spec, tmp_path).records
     twin, *trials = records
-    shown = table(summarise(records))
+    shown = filters(summarise(records))
     assert shown is not None
     assert [line.cells[:3] for line in shown.lines] == [
         ["none (clean twin)", "0 %", "sphere"],
@@ -275,7 +275,7 @@ def test_the_table_pairs_seeds_with_the_twin_under_the_same_filter(world: Path, 
         change = round(100 * (np.mean(right[1:]) - np.mean(right[0])), 1)
         assert cell.endswith(f"({change:+.1f})".replace("-", "−") if change else "(0.0)")
     assert "Filters of the training rows" in render(records).html
-    assert table(summarise([r.model_copy(update={"defences": {}}) for r in records])) is None
+    assert filters(summarise([r.model_copy(update={"defences": {}}) for r in records])) is None
 
 
 def test_auroc_counts_pairs_and_its_interval_covers() -> None:

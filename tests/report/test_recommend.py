@@ -1,19 +1,13 @@
-"""The matrix and the recommendation, against planted records: figures to the digit, and every template."""
+"""The recommendation for the labelled rows, against planted records: figures to the digit, and every template."""
 
 from __future__ import annotations
-
-import json
-
-import pytest
 
 from foretaste import report
 from foretaste.record import (
     TrialRecord,
 )
-from foretaste.report import defended, matrix
-from foretaste.report.summary import summarise
 from tests import records_fixture as planted
-from tests.records_fixture import CLEAN_RIGHT, N
+from tests.records_fixture import CLEAN_RIGHT
 from tests.report.defended_fixture import attacked, twin, voted
 
 
@@ -22,6 +16,8 @@ def advice(*records: TrialRecord) -> list[str]:
 
 
 PLAIN = attacked(1462, {"sphere": (1662, 0.9), "trimmed": (1562, 0.5)})
+
+
 AIMED = attacked(1502, {"sphere": (1480, 0.03), "trimmed": (1600, 0.6)}, "sphere")
 
 
@@ -99,74 +95,3 @@ def test_a_certified_head_says_that_nobody_attacked_it() -> None:
     assert lines[0].startswith("At 3 % dpa undoes 50 % of the damage")
     assert "(the attacks were made for the plain head, not against this one; 1 defence tried)." in lines[0]
     assert len(lines) == 1
-
-
-def test_the_matrix_has_the_planted_figures() -> None:
-    records = [twin(sphere=1660, trimmed=1652), *PLAIN, *attacked(1600, {"sphere": (1610, 0.2)}, attack="tgda"), *AIMED]
-    summary = summarise(records)
-    shown = matrix.table(summary)
-    assert shown is not None
-    assert shown.columns == [
-        "attack",
-        "budget",
-        "no defence",
-        *(f"{key} at {rate} %" for key in ("sphere", "trimmed") for rate in (1, 5)),
-    ]
-    cells = {line.cells[0]: line.cells[2:] for line in shown.lines}
-    assert list(cells) == [
-        "none (clean rows)",
-        "exact (features, box)",
-        "exact (features, box, against sphere)",  # below its plain form
-        "tgda (features, box)",
-        "lowest of these",
-    ]
-    values = {name: [cell.split(" ")[0] for cell in line] for name, line in cells.items()}
-    assert values["none (clean rows)"] == ["83.1", "83.0", "83.0", "82.6", "82.6"]
-    assert values["exact (features, box)"] == ["73.1", "83.1", "83.1", "78.1", "78.1"]
-    assert values["exact (features, box, against sphere)"] == ["75.1", "74.0", "74.0", "80.0", "80.0"]
-    assert values["tgda (features, box)"] == ["80.0", "80.5", "80.5", "–", "–"]
-    assert values["lowest of these"] == ["73.1", "74.0", "74.0", "78.1", "78.1"]
-    marked = {(name, place) for name, line in cells.items() for place, cell in enumerate(line) if "◆" in cell}
-    assert marked == {("exact (features, box, against sphere)", 1), ("exact (features, box, against sphere)", 2)}
-
-
-def test_the_heat_map_is_the_table() -> None:
-    summary = summarise([twin(sphere=1660, trimmed=1652), *PLAIN, *AIMED])
-    (plot,) = matrix.figures(summary)
-    (trace,) = plot.data
-    assert trace["type"] == "heatmap" and len(trace["z"]) == len(trace["y"]) == 4 and len(trace["x"]) == 5
-    assert trace["text"][2] == ["75.1", "74.0 ◆", "74.0 ◆", "80.0", "80.0"]
-    top = CLEAN_RIGHT / N
-    assert trace["z"][2] == pytest.approx(
-        [100 * (top - right / N) for right in (1502, 1480, 1480, 1600, 1600)], abs=1e-3
-    )
-    hover = trace["hovertext"][2][2]
-    assert hover.startswith("exact (features, box, against sphere), sphere at 5 %<br>74.0 [")
-    for told in (
-        "poison dropped: 3.0 [2.0, 4.0] %",
-        "clean rows dropped: 5.0 [4.5, 5.5] %",
-        "AUROC: 51.5 [50.5, 52.5] %",
-    ):
-        assert told in hover
-    assert hover.endswith("made against this defence")
-    assert "clean rows dropped: 5.0 [4.5, 5.5] %" in trace["hovertext"][0][2]
-    json.dumps(plot.figure, allow_nan=False)
-    page = report.render([twin(sphere=1660, trimmed=1652), *PLAIN, *AIMED])
-    assert 'id="matrix-0"' in page.html and page.html.index('id="recommendation"') < page.html.index('id="verdict"')
-    assert page.markdown.index("## Recommendation") < page.markdown.index("## Verdict")
-    assert matrix.table(summarise(planted.audit())) is None and matrix.figures(summarise(planted.audit())) == []
-
-
-@pytest.mark.parametrize(
-    ("said", "key", "hit"),
-    [
-        ("sphere", "sphere", True),
-        ("sphere", "sphere:reference=clean", False),
-        ("spectral/centred=false", "spectral:centred=False", True),
-        ("slab", "sphere", False),
-    ],
-)
-def test_which_column_an_attack_aims_at(said: str, key: str, hit: bool) -> None:
-    (row,) = summarise(attacked(1500, {}, said)).rows
-    assert defended.against(row) == said and defended.aims_at(row, key) is hit
-    assert defended.plain_form(row) == "features, box"

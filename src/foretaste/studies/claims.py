@@ -7,7 +7,7 @@ interval is below zero the opposite holds. Goals compare sums of drops as a rati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from foretaste import statistics
 from foretaste.record import Estimate
+from foretaste.report.aggregate import grouped
 from foretaste.report.numbers import budget, points
 
 FULL = "full"
@@ -179,12 +180,9 @@ def _best(entries: Iterable[Entry], clipped: bool) -> float | None:
     return max((entry.after(clipped) for entry in entries), default=None)
 
 
-def _cells(entries: list[Entry]) -> Iterator[tuple[tuple[str, str, float], list[Entry]]]:
+def _cells(entries: list[Entry]) -> Iterable[list[Entry]]:
     """Entries by pipeline and budget."""
-    groups: dict[tuple[str, str, float], list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault((*entry.pipeline, entry.budget), []).append(entry)
-    return iter(groups.items())
+    return grouped(entries, lambda entry: (*entry.pipeline, entry.budget)).values()
 
 
 def _pairs(
@@ -192,7 +190,7 @@ def _pairs(
 ) -> list[tuple[float, float]]:
     """Best drop of the named attacks in a space, and best of the others, wherever both were measured."""
     found = []
-    for _, cell in _cells(entries):
+    for cell in _cells(entries):
         one = _best((e for e in cell if e.attack in names and e.space == space), clipped)
         other = _best((e for e in cell if others(e)), clipped)
         if one is not None and other is not None:
@@ -208,14 +206,16 @@ def _against(
 
 def _transfer(entries: list[Entry], *, relative: bool) -> list[float]:
     """Per encoder, attack, variant and budget: mean over transfer pipelines minus mean over same-data ones."""
-    groups: dict[tuple[str, str, str, float], dict[str, list[float]]] = {}
-    for e in entries:
-        if e.attack != "label-flip":
-            key = (e.encoder, e.attack, e.variant, e.budget)
-            groups.setdefault(key, {}).setdefault(e.scenario, []).append(e.drop.value / (e.clean if relative else 1))
-    return [
-        float(np.mean(found["transfer"]) - np.mean(found["same data"])) for found in groups.values() if len(found) == 2
-    ]
+    able = [e for e in entries if e.attack != "label-flip"]
+    differences = []
+    for group in grouped(able, lambda e: (e.encoder, e.attack, e.variant, e.budget)).values():
+        drops = {
+            scenario: np.mean([e.drop.value / (e.clean if relative else 1) for e in own])
+            for scenario, own in grouped(group, lambda e: e.scenario).items()
+        }
+        if len(drops) == 2:
+            differences.append(float(drops["transfer"] - drops["same data"]))
+    return differences
 
 
 def _differs(text: str, measure: str, differences: list[float]) -> Claim:

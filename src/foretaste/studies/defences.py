@@ -11,15 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from foretaste.record import Estimate, read
+from foretaste.report.aggregate import grouped, mean
 from foretaste.report.defended import Column, aims_at, everything
 from foretaste.report.markdown import table_of
 from foretaste.report.numbers import accuracy, budget, count, moved, percent, points
 from foretaste.report.recommend import credits
 from foretaste.report.summary import Summary, summarise
-from foretaste.report.tables import NONE, Line, Table
+from foretaste.report.tables import NONE, Line, Table, shown
 from foretaste.report.verdict import strongest
 from foretaste.studies import defended_encoders
 from foretaste.studies.grid import Part
@@ -184,16 +183,16 @@ def _damage(found: list[Held]) -> Table:
     shares = sorted({one.budget for one in found})
     pipelines = len({(one.encoder, one.data) for one in found})
     lines = []
-    for (key, rate), own in _grouped(found).items():
-        prices = [one.price for one in own if one.price is not None]
-        cells = [Column(key, rate).words, points(_mean(prices)) if prices else NONE]
+    for (key, rate), own in grouped(found, lambda one: (one.defence, one.rate)).items():
+        price = mean([one.price for one in own if one.price is not None])
+        cells = [Column(key, rate).words, NONE if price is None else points(price)]
         for share in shares:
             here = [one for one in own if one.budget == share]
             plain = [one.clean - one.plain for one in here if one.plain is not None]
             made = any(one.adaptive for one in here)
             cells += [
-                _taken(plain) if plain else NONE,
-                (_taken([one.clean - one.worst for one in here]) if made else UNTRIED) if here else NONE,
+                _taken(plain),
+                _taken([one.clean - one.worst for one in here]) if made or not here else UNTRIED,
             ]
         lines.append(Line(cells))
     bare = [
@@ -249,10 +248,10 @@ def _seen(summary: Summary) -> Table:
                 continue
             outcomes = [table.outcomes.get((place, Column(key, rate))) for rate in rates]
             first = next((one for one in outcomes if one), None)
-            cells = [key, row.name, accuracy(first.auroc) if first and first.auroc else NONE]
+            cells = [key, row.name, shown(first.auroc if first else None)]
             for one in outcomes:
                 cells += [
-                    accuracy(one.caught) if one and one.caught else NONE,
+                    shown(one.caught if one else None),
                     percent(one.flagged.value) if one and one.flagged else NONE,
                 ]
             lines.append(Line(cells))
@@ -284,17 +283,7 @@ def _certificates(found: list[Proven]) -> Table:
     )
 
 
-def _grouped(found: list[Held]) -> dict[tuple[str, float | None], list[Held]]:
-    groups: dict[tuple[str, float | None], list[Held]] = {}
-    for one in found:
-        groups.setdefault((one.defence, one.rate), []).append(one)
-    return groups
-
-
 def _taken(losses: list[float]) -> str:
     """Mean loss of accuracy, in points; below 0 where the defence gains more than attacks take."""
-    return percent(_mean(losses)).replace("-", "−")
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values))
+    loss = mean(losses)
+    return NONE if loss is None else percent(loss).replace("-", "−")

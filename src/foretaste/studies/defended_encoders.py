@@ -11,17 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from foretaste import statistics
 from foretaste.record import Estimate, Guarded, Repaired, Scanned, TrialRecord
-from foretaste.report import encoder_defences
+from foretaste.report.aggregate import eligible, grouped, keys_of, mean, mean_share, share
 from foretaste.report.defended import AIMED, against, aims_at
 from foretaste.report.markdown import table_of
 from foretaste.report.numbers import accuracy, percent, points
-from foretaste.report.pairs import THREATS
 from foretaste.report.summary import Summary
-from foretaste.report.tables import NONE, Line, Table
+from foretaste.report.tables import NONE, Line, Table, defences
+from foretaste.report.threats import THREATS
 from foretaste.studies import false_alarms
 from foretaste.studies.grid import Part
 
@@ -89,7 +86,7 @@ def page(folder: Path, parts: dict[str, Part], summaries: dict[str, Summary]) ->
     for name, part in parts.items():
         summary = summaries[name]
         for threat in THREATS:
-            own = encoder_defences.tables(threat, threat.rows(summary), summary.clean)
+            own = defences.of_encoder(threat, threat.rows(summary), summary.clean)
             if own:
                 sections.append(f"## Edits of {part.encoder} on {part.data} ({name})")
             sections += [block for table in own for block in table_of(table)]
@@ -99,7 +96,7 @@ def page(folder: Path, parts: dict[str, Part], summaries: dict[str, Summary]) ->
 def met(part: Part, summary: Summary, kind: str) -> Iterator[Met]:
     """Every defence of that kind beside every attack on one audit's encoder that is plain or was made against it."""
     for row in summary.steering:
-        for key in encoder_defences.keys_of(_of(trial, kind) for trial in row.pairs):
+        for key in keys_of(_of(trial, kind) for trial in row.pairs):
             aimed = aims_at(row, key)
             if aimed or not against(row):
                 pairs = [trial for trial in row.pairs if key in _of(trial, kind)]
@@ -117,10 +114,8 @@ def _pooled(
     summaries: dict[str, Summary],
     figures: Callable[[list[Met]], tuple[int, Figures]],
 ) -> list[Pooled]:
-    groups: dict[tuple[str, bool, str], list[Met]] = {}
-    for name, part in parts.items():
-        for one in met(part, summaries[name], kind):
-            groups.setdefault((_place(one.defence), one.aimed, one.attack), []).append(one)
+    every = [one for name, part in parts.items() for one in met(part, summaries[name], kind)]
+    groups = grouped(every, lambda one: (_place(one.defence), one.aimed, one.attack))
     found = []
     for (defence, aimed, attack), own in groups.items():
         pairs, values = figures(own)
@@ -148,7 +143,7 @@ def _repair(found: list[Met]) -> tuple[int, Figures]:
         twin = one.clean.repaired.get(one.defence) if one.clean else None
         if twin and probe in twin.probes:
             costs.append(twin.probes[probe].change.value)
-    return len(after), {"before": _share(before), "after": _share(after), "cost": _mean(costs)}
+    return len(after), {"before": share(before), "after": share(after), "cost": mean(costs)}
 
 
 def _scan(found: list[Met]) -> tuple[int, Figures]:
@@ -161,18 +156,18 @@ def _scan(found: list[Met]) -> tuple[int, Figures]:
     alarms = [(trial, one.false_alarm_rate <= RATE) for trial, one in pairs if one.false_alarm_rate is not None]
     return len(seen), {
         "steered": _steered([trial for trial, _ in pairs]),
-        "flagged": _share([alarm for _, alarm in alarms]),
-        "wolf": _share([rate <= RATE for one in seen if (rate := encoder_defences.clean_rate(one)) is not None]),
+        "flagged": share([alarm for _, alarm in alarms]),
+        "wolf": share([rate <= RATE for one in seen if (rate := defences.clean_rate(one)) is not None]),
         "through": _through(alarms),
-        "first": _share([one.rank == 1 for one in seen if one.rank is not None]),
-        "named": _share([one.towards_target for one in seen if one.towards_target is not None]),
-        "null": _mean([float(len(one.null_scores)) for one in seen]),
+        "first": share([one.rank == 1 for one in seen if one.rank is not None]),
+        "named": share([one.towards_target for one in seen if one.towards_target is not None]),
+        "null": mean([float(len(one.null_scores)) for one in seen]),
     }
 
 
 def _guard(found: list[Met]) -> tuple[int, Figures]:
     """AUROC with the attack and without, and what is flagged at the rate; over eligible pairs."""
-    pairs = [(t, t.guarded[one.defence]) for one in found for t in one.pairs if t.target and t.target.eligible]
+    pairs = [(t, t.guarded[one.defence]) for one in found for t in eligible(one.pairs)]
     pairs = [(trial, one) for trial, one in pairs if not one.error]
     seen: list[Guarded] = [one for _, one in pairs]
     raised = [(trial, alarm) for trial, one in pairs for alarm in one.alarms if alarm.rate == RATE]
@@ -180,21 +175,21 @@ def _guard(found: list[Met]) -> tuple[int, Figures]:
     shares = [one.share for one in seen if one.share is not None]
     return len(seen), {
         "steered": _steered([trial for trial, _ in pairs]),
-        "auroc": statistics.mean_share(np.array(shares)) if shares else None,
-        "before": _mean([one.clean_share for one in seen if one.clean_share is not None]),
-        "flagged": _share([alarm for _, alarm in flagged]),
-        "false": _mean([alarm.false_alarms.value for _, alarm in raised]),
+        "auroc": mean_share(shares),
+        "before": mean([one.clean_share for one in seen if one.clean_share is not None]),
+        "flagged": share([alarm for _, alarm in flagged]),
+        "false": mean([alarm.false_alarms.value for _, alarm in raised]),
         "through": _through(flagged),
     }
 
 
 def _steered(trials: list[TrialRecord]) -> Estimate | None:
-    return _share([t.target.success for t in trials if t.target and t.target.eligible])
+    return share([t.target.success for t in eligible(trials) if t.target])
 
 
 def _through(alarms: list[tuple[TrialRecord, bool]]) -> Estimate | None:
     """Eligible pairs that are steered without an alarm: what the defence lets through."""
-    return _share([t.target.success and not alarm for t, alarm in alarms if t.target and t.target.eligible])
+    return share([t.target.success and not alarm for t, alarm in alarms if t.target and t.target.eligible])
 
 
 def _table(kind: str, found: list[Pooled]) -> Table:
@@ -254,11 +249,3 @@ def _cell(name: str, value: Estimate | float | None) -> str:
     if isinstance(value, Estimate):
         return accuracy(value)
     return points(value) if name == "cost" else f"{value:.0f}" if name == "null" else percent(value)
-
-
-def _share(bits: list[bool]) -> Estimate | None:
-    return statistics.wilson(sum(bits), len(bits)) if bits else None
-
-
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None

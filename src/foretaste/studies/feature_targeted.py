@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from foretaste.record import Estimate, read
-from foretaste.report.naming import label
-from foretaste.report.numbers import budget, percent, points
+from foretaste.report.numbers import budget, label, percent, points
 from foretaste.report.summary import Row, Summary, summarise
 from foretaste.studies.claims import FULL, Entry, claims, goals, table
 from foretaste.studies.grid import Part
@@ -48,7 +47,7 @@ def collect(folder: Path, parts: dict[str, Part]) -> tuple[list[Entry], list[Ent
 
 def _able(summary: Summary) -> bool:
     """The clean head is better than the most frequent class, by its interval."""
-    return summary.clean is not None and next(iter(summary.clean.scores.values())).clean.low > summary.data.chance
+    return summary.head is not None and summary.head.clean.low > summary.data.chance
 
 
 def _entry(part: Part, row: Row) -> Entry | None:
@@ -76,7 +75,7 @@ def _negated(change: Estimate) -> Estimate:
 
 
 def _section(name: str, part: Part, summary: Summary, entries: list[Entry], able: bool) -> str:
-    clean = next(iter(summary.clean.scores.values())).clean.value if summary.clean else float("nan")
+    clean = summary.head.clean.value if summary.head else float("nan")
     rows = ", ".join(f"{count:,} {kind}" for kind, count in summary.data.rows.items())
     budgets = sorted({entry.budget for entry in entries})
     seeds = " or ".join(str(count) for count in sorted({entry.seeds for entry in entries}))

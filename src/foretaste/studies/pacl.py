@@ -16,9 +16,9 @@ import numpy as np
 
 from foretaste import statistics
 from foretaste.record import Estimate, TrialRecord, read
-from foretaste.report.naming import label, refusals
-from foretaste.report.numbers import accuracy, budget, moved, percent, points
-from foretaste.report.steering import pair_row
+from foretaste.report.aggregate import failure, grouped
+from foretaste.report.numbers import accuracy, budget, label, moved, percent, points
+from foretaste.report.summary import pair_row
 from foretaste.studies.claims import Claim, table
 from foretaste.studies.grid import Part
 
@@ -97,14 +97,12 @@ def page(folder: Path, parts: dict[str, Part]) -> tuple[list[str], dict[str, Any
 
 def steerings(part: Part, records: list[TrialRecord]) -> list[Steering]:
     """The attacks of one audit, in the order of its record; those whose trials all failed are left out."""
-    groups: dict[tuple[str, float | None], list[TrialRecord]] = {}
-    for trial in records:
-        if trial.threat in STEERING:
-            groups.setdefault((json.dumps(trial.spec["attack"], sort_keys=True), trial.budget), []).append(trial)
+    steering = [trial for trial in records if trial.threat in STEERING]
+    groups = grouped(steering, lambda trial: (json.dumps(trial.spec["attack"], sort_keys=True), trial.budget))
     variants = _variants([trials[0] for trials in groups.values()])
     found = []
     for trials, variant in zip(groups.values(), variants, strict=True):
-        counted = [trial for trial in trials if trial.status == "ok" and not refusals(trial) and trial.target]
+        counted = [trial for trial in trials if not failure(trial) and trial.target]
         if counted:
             found.append(_steering(part, variant, trials, counted))
     return found

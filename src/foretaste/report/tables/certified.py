@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretaste.record import Estimate, TrialRecord
+from foretaste.report.aggregate import headline, lowest
 from foretaste.report.defended import aims_at
-from foretaste.report.figure import Plot, bars, layout, named, plain, style
-from foretaste.report.naming import label
-from foretaste.report.numbers import accuracy, budget, percent
+from foretaste.report.numbers import accuracy, budget, label
 from foretaste.report.summary import Summary
-from foretaste.report.tables import NONE, Line, Table
+from foretaste.report.tables import NONE, Line, Table, shown
 
 CAVEAT = (
     "The certificates count changes of the training rows. They take the encoder as given and say nothing about one "
@@ -56,8 +55,7 @@ def steps(summary: Summary, key: str) -> list[Step]:
     twin = summary.clean.certified[key]
     proven = {bound.share: bound for bound in twin.bounds}
     attacked = {row.budget for row in summary.rows if row.budget is not None and row.trials}
-    head = next(iter(summary.clean.scores.values()), None)
-    start = Worst(head.clean, "none") if head else None
+    start = Worst(summary.head.clean, "none") if summary.head else None
     found = [Step(0.0, start, Worst(twin.scores.clean, "none"), twin.scores.clean if twin.certain else None, 0)]
     for share in sorted({*proven, *attacked}):
         trials = [trial for row in summary.rows if row.budget == share for trial in row.trials]
@@ -68,7 +66,7 @@ def steps(summary: Summary, key: str) -> list[Step]:
         found.append(
             Step(
                 share,
-                _lowest([(_headline(trial), trial) for trial in trials]),
+                _lowest([(_poisoned(trial), trial) for trial in trials]),
                 _lowest([(trial.certified[key].scores.poisoned, trial) for trial in own]),
                 most.accuracy if most else None,
                 most.changes if most else 0,
@@ -80,7 +78,7 @@ def steps(summary: Summary, key: str) -> list[Step]:
 def table(summary: Summary) -> Table | None:
     """A line per certified head and budget; None without certified heads."""
     lines = []
-    for key in _keys(summary):
+    for key in heads(summary):
         for step in steps(summary, key):
             lines.append(
                 Line(
@@ -90,7 +88,7 @@ def table(summary: Summary) -> Table | None:
                         *_cells(step.plain),
                         *_cells(step.voted),
                         f"{step.changes:,}",
-                        accuracy(step.bound) if step.bound else NONE,
+                        shown(step.bound),
                     ]
                 )
             )
@@ -100,7 +98,7 @@ def table(summary: Summary) -> Table | None:
         "bracket",
         "The bracket, in % [95 % interval]: the lowest accuracy that any attack found on the plain head and on the "
         "certified head, over attacks and seeds, and what the certificate proves for as many changes. "
-        + caveat(summary, _keys(summary)),
+        + caveat(summary, heads(summary)),
         [
             "certified head",
             "budget",
@@ -125,70 +123,20 @@ def caveat(summary: Summary, keys: list[str]) -> str:
     return f"{CAVEAT}{of} The attacks were made for the plain head, none against the vote."
 
 
-def figures(summary: Summary) -> list[Plot]:
-    """One figure per certified head."""
-    return [
-        _figure(key, steps(summary, key), caveat(summary, [key]), number) for number, key in enumerate(_keys(summary))
-    ]
-
-
-def _figure(key: str, found: list[Step], told: str, number: int) -> Plot:
-    series: list[tuple[str, list[Estimate | None]]] = [
-        ("plain head, lowest found", [step.plain.accuracy if step.plain else None for step in found]),
-        (f"{key}, lowest found", [step.voted.accuracy if step.voted else None for step in found]),
-        (f"{key}, certified", [step.bound for step in found]),
-    ]
-    data = []
-    for place, (name, estimates) in enumerate(series):
-        known = [(at, estimate) for at, estimate in enumerate(estimates) if estimate]
-        look = style(place)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": plain(name),
-                "x": [at + 0.04 * (place - 1) for at, _ in known],
-                "y": [_hundred(estimate.value) for _, estimate in known],
-                "error_y": bars([estimate for _, estimate in known], look["line"]["color"], _hundred),
-                "hoverinfo": "text",
-                "hovertext": [plain(f"{name} at {budget(found[at].share)}: {accuracy(e)} %") for at, e in known],
-                **look,
-            }
-        )
-    return Plot(
-        name=f"bracket-{number}",
-        title=f"The bracket of {key}",
-        note=f"The worst case of {key} lies between its two lines. Bars: 95 % interval over the test rows. {told}",
-        data=data,
-        layout=layout(
-            {
-                "title": named("poisoned rows / clean training rows"),
-                "tickvals": list(range(len(found))),
-                "ticktext": [budget(step.share) if step.share else "0 % (clean)" for step in found],
-                "range": [-0.15, len(found) - 0.65],
-            },
-            {"title": named("test accuracy, %"), "range": [0, 102]},
-        ),
-    )
-
-
-def _keys(summary: Summary) -> list[str]:
+def heads(summary: Summary) -> list[str]:
+    """The certified heads."""
     return list(summary.clean.certified) if summary.clean else []
 
 
-def _headline(trial: TrialRecord) -> Estimate | None:
-    score = next(iter(trial.scores.values()), None)
+def _poisoned(trial: TrialRecord) -> Estimate | None:
+    score = headline(trial)
     return score.poisoned if score else None
 
 
 def _lowest(found: list[tuple[Estimate | None, TrialRecord]]) -> Worst | None:
-    known = [(estimate, label(trial.attack, trial.variant)) for estimate, trial in found if estimate]
-    return Worst(*min(known, key=lambda one: one[0].value)) if known else None
+    least = lowest(found)
+    return Worst(least[0], label(least[1].attack, least[1].variant)) if least else None
 
 
 def _cells(worst: Worst | None) -> list[str]:
     return [accuracy(worst.accuracy), worst.attack] if worst else [NONE, NONE]
-
-
-def _hundred(share: float) -> float:
-    return float(percent(share, 3))

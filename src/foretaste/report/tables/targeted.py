@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from foretaste.record import Estimate, TrialRecord
-from foretaste.report.naming import class_name
-from foretaste.report.numbers import accuracy, budget, interval, moved, percent
-from foretaste.report.steering import PairRow, Score
-from foretaste.report.summary import Summary
+from foretaste.report.aggregate import keys_of
+from foretaste.report.numbers import accuracy, budget, class_name, moved, percent, share
+from foretaste.report.summary import PairRow, Score
 from foretaste.report.tables import NONE, Line, Table
+from foretaste.report.threats import Threat
 
 MARKED = ["by trigger", "by trigger before"]
 PAIRS = 200
 """Pairs listed at most; the others count in the figures and are in the record."""
 
 
-@dataclass(frozen=True)
-class Threat:
-    """How a threat on one chosen image is spoken of.
-
-    Attributes:
-        key: as in the record; the name of its table.
-        title: heading of its part of the report.
-        intro: what the attacker holds.
-        how: what it does, in the caption.
-        twin: what the figures stand beside.
-        share: what its budgets are shares of; empty where it has none.
-    """
-
-    key: str
-    title: str
-    intro: str
-    how: str
-    twin: str
-    share: str = ""
-
-    def rows(self, summary: Summary) -> list[PairRow]:
-        """Its attacks."""
-        found: list[PairRow] = getattr(summary, self.key)
-        return found
-
-
-THREATS = (
-    Threat(
-        "weights",
-        "Encoder weights",
-        "The attacker edits the encoder so that one chosen image gets a chosen class. The labelled data stay as they "
-        "are. These figures do not rank against those above: the attacker holds something else.",
-        "Chosen images steered by editing the encoder",
-        "the clean pipeline",
-    ),
-    Threat(
-        "targeted",
-        "Labelled rows against one image",
-        "The attacker adds rows to the labelled data, or replaces some, so that one chosen image gets a chosen class. "
-        "The encoder stays as it is. These figures do not rank against those of other threats.",
-        "Chosen images steered by poisoned rows of the labelled data",
-        "the clean pipeline",
-        "training rows",
-    ),
-    Threat(
-        "pretraining",
-        "Pre-training images",
-        "The attacker adds unlabelled images to those that the encoder goes on learning from, so that one chosen image "
-        "gets a chosen class. Everything is compared with the encoder that went on learning from the same images "
-        "without poison. These figures do not rank against those of other threats.",
-        "Chosen images steered by poisoned pre-training images",
-        "the pipeline that went on learning without poison",
-        "pre-training images",
-    ),
-)
-
-
 def table(threat: Threat, rows: list[PairRow]) -> Table:
     """The headline probe of each attack over its pairs."""
-    keys = list(dict.fromkeys(key for row in rows for key in row.changes))
+    keys = keys_of(row.changes for row in rows)
     wide = any(row.head.neighbours or row.head.augmented for row in rows)
     budgeted, learns = bool(threat.share), threat.key == "pretraining"
     marked = any(row.head.triggered for row in rows)
@@ -113,7 +54,7 @@ def table(threat: Threat, rows: list[PairRow]) -> Table:
 
 
 def _caption(threat: Threat, wide: bool, *, marked: bool) -> str:
-    share = f" Budget: share of the {threat.share}." if threat.share else ""
+    budgets = f" Budget: share of the {threat.share}." if threat.share else ""
     more = (
         " Neighbours: of the 20 test images nearest to the chosen one, those that went to the wanted class. Copies: "
         "crops, flips and noisy copies of the chosen image with the wanted class, for eligible pairs, with the attack "
@@ -128,7 +69,7 @@ def _caption(threat: Threat, wide: bool, *, marked: bool) -> str:
         f"{threat.how}. Eligible: {threat.twin} gets the image right and the wanted class is another. Share: of the "
         f"eligible pairs, with Wilson's 95 % interval. Had it before: pairs to which {threat.twin} already gave the "
         "wanted class. Accuracy change (points) and collateral (share of the other test predictions that changed): "
-        f"mean over pairs, bootstrap over pairs.{share}{more if wide else ''}"
+        f"mean over pairs, bootstrap over pairs.{budgets}{more if wide else ''}"
         f"{by_trigger if marked else ''}"
     )
 
@@ -202,7 +143,7 @@ def _pair(threat: Threat, name: str, trial: TrialRecord) -> Line:
 
 def _counts(score: Score) -> list[str]:
     """Eligible, steered, share with its interval, and base rate."""
-    success = f"{percent(score.success.value, 0)} % {interval(score.success, 0)}" if score.success else NONE
+    success = share(score.success) if score.success else NONE
     base = f"{round(score.base.value * score.base.n)} of {score.base.n}" if score.base else NONE
     return [f"{score.eligible:,}", f"{score.successes:,}", success, base]
 

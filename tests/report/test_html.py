@@ -1,4 +1,4 @@
-"""The two files of the report: escaping, size, policy, tables, and how they are written."""
+"""The page as an independent parser sees it: complete, quiet, and with the names of user data as text."""
 
 from __future__ import annotations
 
@@ -6,32 +6,17 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from foretaste import report
-from foretaste.errors import RecordError
-from foretaste.record import FILE_NAME, TrialRecord, append
+from foretaste.record import TrialRecord
 from foretaste.report.html import embed
 from tests import records_fixture as planted
+from tests.report.markdown_fixture import markdown_tables
 
 LIMIT = 6_000_000
-
-
-@pytest.fixture(scope="module")
-def audit() -> list[TrialRecord]:
-    return planted.audit()
-
-
-@pytest.fixture(scope="module")
-def rendered(audit: list[TrialRecord]) -> report.Report:
-    return report.render(audit)
 
 
 class Page(HTMLParser):
@@ -149,44 +134,6 @@ def test_cost_is_the_mean_over_trials(page: Page) -> None:
     assert line == ["exact (pixels, [0,1])", "10 %", "3", "–", "1.0 s", "9.0 s", "0.2 s", "10 s", "30,000"]
 
 
-def markdown_tokens(text: str) -> list[Token]:
-    return MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
-
-
-def markdown_tables(text: str) -> list[list[list[str]]]:
-    tables: list[list[list[str]]] = []
-    cell = False
-    for token in markdown_tokens(text):
-        if token.type == "table_open":
-            tables.append([])
-        elif token.type == "tr_open":
-            tables[-1].append([])
-        elif token.type in ("td_open", "th_open"):
-            cell = True
-        elif token.type == "inline" and cell:
-            tables[-1][-1].append("".join(child.content for child in token.children or []))
-            cell = False
-    return tables
-
-
-def test_markdown_shows_names_as_text(rendered: report.Report) -> None:
-    tokens = [child for token in markdown_tokens(rendered.markdown) for child in [token, *(token.children or [])]]
-    kinds = {token.type for token in tokens}
-    assert not kinds & {"html_inline", "html_block", "link_open", "image", "em_open", "strong_open", "code_inline"}
-    pairs = next(table for table in markdown_tables(rendered.markdown) if "wanted class" in table[0])
-    assert [row[2] for row in pairs[1:11]] == planted.CLASSES
-    assert all(len(row) == len(table[0]) for table in markdown_tables(rendered.markdown) for row in table)
-    bullets = [token.content for token in markdown_tokens(rendered.markdown) if token.type == "inline"]
-    assert any(text.startswith("10 % of poisoned rows can take accuracy from 83.1 to 39.7 %") for text in bullets)
-
-
-def test_a_command_cannot_leave_its_code_block(audit: list[TrialRecord]) -> None:
-    hostile = audit[1].model_copy(update={"command": "foretaste `````\n<script>alert(3)</script>\n`````"})
-    tokens = markdown_tokens(report.render([audit[0], hostile]).markdown)
-    assert [token.content for token in tokens if token.type == "fence"] == [hostile.command + "\n"]
-    assert not any(token.type.startswith("html") for token in tokens)
-
-
 def test_page_is_accessible_to_a_parser(page: Page) -> None:
     tags = [tag for tag, _ in page.elements]
     assert tags.count("h1") == tags.count("main") == 1
@@ -227,44 +174,3 @@ def test_a_large_audit_stays_under_the_limit(audit: list[TrialRecord]) -> None:
     assert "200 more pairs are in record.jsonl" in rendered.html
     assert "400 chosen" not in rendered.html  # one image many times: pairs, not images
     assert "more in record.jsonl" in rendered.html
-
-
-def test_write_makes_both_files_whole(tmp_path: Path, audit: list[TrialRecord], rendered: report.Report) -> None:
-    for trial in audit:
-        append(tmp_path, trial)
-    page, text = report.write(tmp_path)
-    assert (page, text) == (tmp_path / "report.html", tmp_path / "report.md")
-    assert page.read_bytes().decode() == rendered.html  # the same records, the same bytes
-    assert text.read_bytes().decode() == rendered.markdown
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, "report.html", "report.md"]
-    (tmp_path / FILE_NAME).write_text("{}\n")
-    with pytest.raises(RecordError, match="line 1"):
-        report.write(tmp_path)
-    assert page.read_bytes().decode() == rendered.html
-
-
-def test_title_is_escaped(audit: list[TrialRecord]) -> None:
-    rendered = report.render(audit[:1], title="<script>alert(4)</script>")
-    assert "<h1>&lt;script&gt;alert(4)&lt;/script&gt;</h1>" in rendered.html
-    assert rendered.markdown.startswith("# &lt;script&gt;")
-
-
-def test_report_needs_neither_torch_nor_plotlys_python_side() -> None:
-    program = (
-        "import sys\n"
-        "from tests import records_fixture as planted\n"
-        "from foretaste import report\n"
-        "report.render(planted.audit()[:3])\n"
-        "heavy = {'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'plotly.graph_objs', 'plotly.io'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n"
-    )
-    here = Path(__file__).parents[2]
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=here,
-        env={"PYTHONPATH": f"{here}:{Path(report.__file__).parents[2]}", "PATH": ""},
-    )
-    assert run.stdout.strip() == "[]"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from foretaste.record import Estimate
-from foretaste.report.figure import COLOURS, INK, MUTED, Json, Plot, bars, layout, named, plain, style
-from foretaste.report.naming import label
-from foretaste.report.numbers import accuracy, budget, interval, moved, percent
-from foretaste.report.pairs import Threat
-from foretaste.report.steering import PairRow
-from foretaste.report.summary import Row, Summary
+from foretaste.report.figures.style import COLOURS, INK, MUTED, Json, Plot, bars, hundred, layout, named, plain, style
+from foretaste.report.numbers import accuracy, budget, label, moved, percent, share
+from foretaste.report.summary import PairRow, Row, Summary
+from foretaste.report.threats import Threat
 
 LABEL_GAP = 0.05
 """Levels closer than this share one label, which would otherwise cover each other."""
@@ -45,9 +43,7 @@ def _curve(summary: Summary, key: str, number: int) -> Plot:
                 "name": plain(label(*name)),
                 "x": [0, *(shares.index(row.budget) + 1 + dodge for row in own if row.budget is not None)],
                 "y": [round(100 * value, 3) for value in (cells[0].clean.value, *(c.poisoned.value for c in cells))],
-                "error_y": bars(
-                    [_point(cells[0].clean), *(c.poisoned for c in cells)], look["line"]["color"], _hundred
-                ),
+                "error_y": bars([_point(cells[0].clean), *(c.poisoned for c in cells)], look["line"]["color"], hundred),
                 "hoverinfo": "text",
                 "hovertext": [
                     plain(f"clean: {accuracy(cells[0].clean)} %"),
@@ -82,10 +78,6 @@ def _curve(summary: Summary, key: str, number: int) -> Plot:
     )
 
 
-def _hundred(share: float) -> float:
-    return round(100 * share, 3)
-
-
 def _point(estimate: Estimate) -> Estimate:
     """The clean accuracy starts every curve; its own interval is in the table, since the changes are paired."""
     return estimate.model_copy(update={"low": estimate.value, "high": estimate.value})
@@ -112,7 +104,7 @@ def _lines(summary: Summary, key: str, rows: list[Row]) -> tuple[list[Json], lis
     labels: list[tuple[str, float]] = []
     for name, value, dash in levels:
         line = {"color": MUTED, "width": 1.2, "dash": dash}
-        ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": _hundred(value), "y1": _hundred(value)}
+        ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": hundred(value), "y1": hundred(value)}
         shapes.append({"type": "line", "line": line, "layer": "below", **ends})
         words = f"{name} {percent(value)} %"
         if labels and value - labels[-1][1] < LABEL_GAP:
@@ -120,16 +112,12 @@ def _lines(summary: Summary, key: str, rows: list[Row]) -> tuple[list[Json], lis
         labels.append((words, value))
     at = {"xref": "paper", "x": 1, "xanchor": "right", "yanchor": "bottom", "showarrow": False}
     font = {"size": 12, "color": MUTED}
-    return shapes, [{"text": plain(words), "y": _hundred(value), "font": font, **at} for words, value in labels]
+    return shapes, [{"text": plain(words), "y": hundred(value), "font": font, **at} for words, value in labels]
 
 
 def steered(threat: Threat, attacked: list[PairRow]) -> Plot | None:
     """Share of eligible pairs steered, beside the share that had the wanted class before; Wilson's intervals."""
-    rows = [
-        (plain(row.name + (f", {budget(row.budget)}" if threat.share else "")), row.success, row.base)
-        for row in attacked
-        if row.success and row.base
-    ]
+    rows = [(plain(threat.named(row, ", ")), row.success, row.base) for row in attacked if row.success and row.base]
     if not rows:
         return None
     series = [
@@ -144,11 +132,11 @@ def steered(threat: Threat, attacked: list[PairRow]) -> Plot | None:
                 "orientation": "h",
                 "name": name,
                 "y": [attack for attack, _, _ in rows],
-                "x": [_hundred(e.value) for e in found],
-                "error_x": bars(found, INK, _hundred),
+                "x": [hundred(e.value) for e in found],
+                "error_x": bars(found, INK, hundred),
                 "marker": {"color": colour, "pattern": {"shape": pattern, "fgcolor": colour, "bgcolor": "#ffffff"}},
                 "hoverinfo": "text",
-                "hovertext": [plain(f"{name}: {percent(e.value, 0)} % {interval(e, 0)}, n = {e.n}") for e in found],
+                "hovertext": [plain(f"{name}: {share(e)}, n = {e.n}") for e in found],
                 "textposition": "none",
             }
         )

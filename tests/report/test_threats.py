@@ -9,8 +9,9 @@ import pytest
 
 from foretaste import report, statistics
 from foretaste.record import Ledger, ProbeScores, Steered, TargetScores, TrialRecord, digest_of
-from foretaste.report import pairs
 from foretaste.report.summary import summarise
+from foretaste.report.tables import targeted
+from foretaste.report.threats import THREATS
 from tests import records_fixture as planted
 
 PAIRS = 6
@@ -86,11 +87,11 @@ def test_threats_never_share_a_table() -> None:
     summary = summarise(records)
     assert [len(rows) for rows in (summary.weights, summary.targeted, summary.pretraining)] == [1, 1, 1]
     found = report.render(records)
-    for threat in pairs.THREATS:
-        table = pairs.table(threat, threat.rows(summary))
+    for threat in THREATS:
+        table = targeted.table(threat, threat.rows(summary))
         assert len(table.lines) == 1 and f'id="{threat.key}"' in found.html and f"## {threat.title}" in found.markdown
         assert len(table.lines[0].cells) == len(table.columns)
-        judged = pairs.by_probe(threat, threat.rows(summary))
+        judged = targeted.by_probe(threat, threat.rows(summary))
         assert [line.cells[2:5] for line in judged.lines] == [["exact", "5", "3"], ["knn", "5", "1"]]
         assert f'id="{threat.key}-probes"' in found.html
         assert all(len(line.cells) == len(judged.columns) for line in judged.lines)
@@ -110,7 +111,7 @@ def test_threats_never_share_a_table() -> None:
 
 def test_threats_that_were_no_part_of_the_audit_are_not_spoken_of() -> None:
     found = report.render(planted.audit())
-    for threat in pairs.THREATS[1:]:
+    for threat in THREATS[1:]:
         assert threat.title not in found.html and threat.title not in found.markdown
         assert not any(threat.title in line for line in found.verdict)
 
@@ -130,5 +131,5 @@ def test_records_from_before_these_figures_are_read_as_they_were() -> None:
     again = TrialRecord.model_validate(old)
     assert again.target.probes == {} and again.target.neighbours is None and again.target.together == 1
     (row,) = summarise([again]).weights
-    assert row.head.neighbours is None and pairs.by_probe(pairs.THREATS[0], [row]) is None
-    assert "neighbours" not in pairs.table(pairs.THREATS[0], [row]).columns
+    assert row.head.neighbours is None and targeted.by_probe(THREATS[0], [row]) is None
+    assert "neighbours" not in targeted.table(THREATS[0], [row]).columns

@@ -1,24 +1,83 @@
-"""The tables of the defender's repairs, guards and scans of the encoder: one per kind, under each threat."""
+"""The tables of the defender's methods: filters of the labelled rows, and repairs, guards and scans of the encoder.
+
+Those of the encoder stand once under each threat.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import median
 
-import numpy as np
-
 from foretaste import statistics
-from foretaste.record import Estimate, Guarded, Repaired, RepairedProbe, Scanned, Steered, TargetScores, TrialRecord
-from foretaste.report.defended import AIMED, aims_at
-from foretaste.report.numbers import accuracy, budget, interval, moved, percent
-from foretaste.report.pairs import Threat
-from foretaste.report.steering import PairRow, mean, one_per_run
-from foretaste.report.tables import NONE, Line, Table
+from foretaste.record import Guarded, Repaired, RepairedProbe, Scanned, Steered, TargetScores, TrialRecord
+from foretaste.report import numbers
+from foretaste.report.aggregate import (
+    eligible,
+    grouped,
+    keys_of,
+    mean,
+    mean_over_trials,
+    mean_share,
+    one_per_run,
+    share,
+)
+from foretaste.report.defended import AIMED, aims_at, everything
+from foretaste.report.numbers import accuracy, budget, moved, percent, points
+from foretaste.report.summary import PairRow, Summary
+from foretaste.report.tables import NONE, Line, Table, shown
+from foretaste.report.threats import Threat
 
 ELIGIBLE = "Over eligible pairs, with Wilson's 95 % interval and their number."
 
 
-def tables(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> list[Table]:
+def filters(summary: Summary) -> Table | None:
+    """A line per attack, budget and filter, over its seeds, the clean twin first; None without filters."""
+    found = everything(summary)
+    named = grouped((column for column in found.columns if column.rate is not None), lambda column: column.key)
+    if not named:
+        return None
+    rates = [column.rate for column in next(iter(named.values()))]
+    lines = []
+    for key, columns in named.items():
+        if any(column in found.clean for column in columns):
+            cells = [percent(summary.head.clean.value) if summary.head else NONE, NONE]
+            for column in columns:
+                cells += [shown(found.accuracy(column)), NONE, shown(found.flagged[column])]
+            lines.append(Line(["none (clean twin)", budget(0.0), key, *cells]))
+    for place, row in enumerate(summary.rows):
+        own = found.of(place)
+        for key, columns in named.items():
+            there = [own[column] for column in columns if column in own]
+            if not there:
+                continue
+            cells = [percent(row.head.poisoned.value) if row.head else NONE, shown(there[0].auroc)]
+            for one in there:
+                cells += [
+                    f"{accuracy(one.cell.poisoned)} ({points(one.cell.change.value)})",
+                    shown(one.caught),
+                    shown(one.flagged),
+                ]
+            lines.append(Line([row.name, budget(row.budget), key, *cells]))
+    columns_of = [
+        column
+        for rate in rates
+        for column in (f"accuracy at {budget(rate)}", f"poison dropped at {budget(rate)}", "clean dropped")
+    ]
+    sources = {f"{s.calibration} ({s.calibration_rows:,})" for trial in summary.tried for s in trial.defences.values()}
+    shares = " and ".join(budget(rate) for rate in rates)
+    return Table(
+        "defences",
+        f"Filters of the training rows, blind to the attack: accuracy of the head on the rows left, in % [95 % "
+        f"interval] (change in points against the clean rows under the same filter), the shares dropped, in %, and the "
+        f"AUROC of the scores, poison against clean, in %. Thresholds at false-alarm rates of {shares}, set by: "
+        f"{'; '.join(sorted(sources))}.",
+        ["attack", "budget", "filter", "without", "AUROC", *columns_of],
+        lines,
+        3,
+    )
+
+
+def of_encoder(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> list[Table]:
     """Those kinds that the trials of the threat have; `clean` is the clean twin."""
     found = (repairs(threat, rows, clean), guards(threat, rows, clean), scans(threat, rows))
     return [table for table in found if table]
@@ -58,7 +117,7 @@ def _repair(trials: list[TrialRecord], key: str, name: str, clean: TrialRecord |
         for trial in made
         if (target := trial.target) and (steered := _steered(target, name)).eligible
     ]
-    changes = [trial.repaired[key].probes[name].change for trial in one_per_run(made)]
+    change = mean_over_trials(trial.repaired[key].probes[name].change for trial in one_per_run(made))
     twin: Repaired | None = clean.repaired.get(key) if clean else None
     cost = twin.probes.get(name) if twin else None
     return [
@@ -66,7 +125,7 @@ def _repair(trials: list[TrialRecord], key: str, name: str, clean: TrialRecord |
         _count([bool(after.success) for _, _, after in pairs]),
         _of([bool(after.clean_success) for _, _, after in pairs]),
         _of([_right(target, after) for target, _, after in pairs]),
-        moved(mean(changes)) if changes else NONE,
+        moved(change) if change else NONE,
         moved(cost.change) if cost else NONE,
         f"{len(trials) - len(made)}",
     ]
@@ -88,7 +147,7 @@ def guards(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> Ta
     for row in rows:
         for key in keys_of(trial.guarded for trial in row.pairs):
             given = [trial for trial in row.pairs if key in trial.guarded]
-            seen = [trial.guarded[key] for trial in given if trial.target and trial.target.eligible]
+            seen = [trial.guarded[key] for trial in eligible(given)]
             failed = sum(bool(trial.guarded[key].error) for trial in given)
             lines.append(Line([*_start(threat, row), _named(row, key), *_guard(seen, len(rates)), f"{failed}"]))
     sizes = {f"{one.clean_images:,} clean images, thresholds from {one.calibration_images:,} more" for one in every}
@@ -105,13 +164,18 @@ def guards(threat: Threat, rows: list[PairRow], clean: TrialRecord | None) -> Ta
 
 def _guard(seen: list[Guarded], rates: int) -> list[str]:
     shares = [one.share for one in seen if one.share is not None]
-    before = [one.clean_share for one in seen if one.clean_share is not None]
-    cells = [_mean_share(shares), f"{percent(float(np.mean(before)))} %" if before else NONE]
+    before = mean([one.clean_share for one in seen if one.clean_share is not None])
+    auroc = mean_share(shares)
+    cells = [
+        f"{accuracy(auroc)} %, n = {len(shares)}" if auroc else NONE,
+        NONE if before is None else f"{percent(before)} %",
+    ]
     for place in range(rates):
         alarms = [one.alarms[place] for one in seen if one.alarms]
+        quiet = mean([alarm.false_alarms.value for alarm in alarms])
         cells += [
             _count([bool(alarm.flagged) for alarm in alarms]),
-            percent(float(np.mean([alarm.false_alarms.value for alarm in alarms]))) if alarms else NONE,
+            NONE if quiet is None else percent(quiet),
         ]
     return cells
 
@@ -164,11 +228,6 @@ def clean_rate(one: Scanned) -> float | None:
     return None if one.clean_score is None else statistics.false_alarm_rate(one.clean_score, one.null_scores)
 
 
-def keys_of(found: Iterable[Iterable[str]]) -> list[str]:
-    """Each key once, in the order of appearance."""
-    return list(dict.fromkeys(key for one in found for key in one))
-
-
 def _head(threat: Threat) -> list[str]:
     return ["attack", "budget"] if threat.share else ["attack"]
 
@@ -199,18 +258,12 @@ def _right(target: TargetScores, after: RepairedProbe) -> bool:
 
 def _count(bits: list[bool]) -> str:
     """`90 % [70, 97], n = 20`."""
-    if not bits:
-        return NONE
-    share: Estimate = statistics.wilson(sum(bits), len(bits))
-    return f"{percent(share.value, 0)} % {interval(share, 0)}, n = {len(bits)}"
+    found = share(bits)
+    return f"{numbers.share(found)}, n = {found.n}" if found else NONE
 
 
 def _of(bits: list[bool]) -> str:
     return f"{sum(bits)} of {len(bits)}" if bits else NONE
-
-
-def _mean_share(shares: list[float]) -> str:
-    return f"{accuracy(statistics.mean_share(np.array(shares)))} %, n = {len(shares)}" if shares else NONE
 
 
 def _spread(values: Iterable[float | None]) -> str:

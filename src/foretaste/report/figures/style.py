@@ -50,6 +50,11 @@ class Plot:
         return {"data": self.data, "layout": {**self.layout, "height": self.height}}
 
 
+def hundred(share: float) -> float:
+    """A share as percent, for an axis."""
+    return round(100 * share, 3)
+
+
 def plain(text: str) -> str:
     """Text that plotly shows as it is: plotly decodes these entities and would read a tag as formatting."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,11 +1,40 @@
-"""Tables that let a reader check the report: the referee's checks, the attacks' ledgers, cards, versions."""
+"""Tables that let a reader check the report: failures, cost, the referee's checks, ledgers, cards, versions."""
 
 from __future__ import annotations
 
-from foretaste.report.naming import label
-from foretaste.report.numbers import budget, percent
+from foretaste.record import TrialRecord
+from foretaste.report.aggregate import keys_of
+from foretaste.report.numbers import budget, duration, label, percent, where
 from foretaste.report.summary import Summary
 from foretaste.report.tables import NONE, Line, Table
+
+
+def failures(summary: Summary) -> Table:
+    """Trials that are in no figure, and why."""
+    lines = [Line([where(item.trial), item.reason], [item.trial.command]) for item in summary.failures]
+    return Table("failures", "Trials that failed or were refused; they are in no figure", ["trial", "reason"], lines, 2)
+
+
+def cost(summary: Summary) -> Table:
+    """Seconds per stage and images through the encoder, mean per trial."""
+    groups = [("none (clean twin)", NONE, [summary.clean])] if summary.clean else []
+    groups += [*_labelled(summary), *_steering(summary)]
+    groups = [group for group in groups if group[2]]
+    stages = keys_of(trial.seconds for _, _, trials in groups for trial in trials)
+    lines = []
+    for name, share, trials in groups:
+        means = [sum(trial.seconds.get(stage, 0.0) for trial in trials) / len(trials) for stage in stages]
+        known = [any(stage in trial.seconds for trial in trials) for stage in stages]
+        passes = sum(trial.ledger.passes for trial in trials if trial.ledger) / len(trials)
+        cells = [duration(mean) if there else NONE for mean, there in zip(means, known, strict=True)]
+        lines.append(Line([name, share, f"{len(trials)}", *cells, duration(sum(means)), f"{passes:,.0f}"]))
+    total = sum(sum(trial.seconds.values()) for trial in summary.records)
+    return Table(
+        "cost",
+        f"Time and images through the encoder, mean per trial; all trials together took {duration(total)}",
+        ["attack", "budget", "trials", *stages, "total", "images through the encoder"],
+        lines,
+    )
 
 
 def referee(summary: Summary) -> Table:
@@ -30,10 +59,8 @@ def referee(summary: Summary) -> Table:
 
 def ledgers(summary: Summary) -> Table:
     """What the attacks report: objective, worst residuals, other figures (means over trials)."""
-    groups = [(row.name, budget(row.budget), row.trials) for row in summary.rows]
-    groups += [(row.name, NONE if row.budget is None else budget(row.budget), row.pairs) for row in summary.steering]
     lines = []
-    for name, share, trials in groups:
+    for name, share, trials in [*_labelled(summary), *_steering(summary)]:
         kept = [trial.ledger for trial in trials if trial.ledger]
         if not kept:
             continue
@@ -64,10 +91,10 @@ def ledgers(summary: Summary) -> Table:
 def dropped(summary: Summary) -> Table:
     """Shares of poisoned and of clean training rows that each filter dropped: means over seeds, clean twin first."""
     groups = [("none (clean twin)", budget(0.0), [summary.clean])] if summary.clean else []
-    groups += [(row.name, budget(row.budget), list(row.trials)) for row in summary.rows]
+    groups += _labelled(summary)
     lines = []
     for name, share, trials in groups:
-        for key in dict.fromkeys(key for trial in trials for key in trial.dropped):
+        for key in keys_of(trial.dropped for trial in trials):
             found = [trial.dropped[key] for trial in trials if key in trial.dropped]
             poison = [one.poison.value for one in found if one.poison]
             clean = percent(sum(one.clean.value for one in found) / len(found))
@@ -115,6 +142,18 @@ def cards(summary: Summary) -> list[Table]:
     tables.append(_facts("machine", "Machine", _values([trial.machine for trial in summary.records])))
     tables.append(_facts("versions", "Versions", _values([trial.versions for trial in summary.records])))
     return [table for table in tables if table.lines]
+
+
+Group = tuple[str, str, list[TrialRecord]]
+"""An attack, its budget and its trials."""
+
+
+def _labelled(summary: Summary) -> list[Group]:
+    return [(row.name, budget(row.budget), row.trials) for row in summary.rows]
+
+
+def _steering(summary: Summary) -> list[Group]:
+    return [(row.name, NONE if row.budget is None else budget(row.budget), row.pairs) for row in summary.steering]
 
 
 def _facts(name: str, caption: str, facts: dict[str, str]) -> Table:

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from foretaste.record import DataEntry, Exhibit, Projection, TrialRecord
-from foretaste.report.figure import COLOURS, LEGEND, MUTED, POISON, SYMBOLS, Json, Plot, layout, named, plain, style
-from foretaste.report.naming import class_name
-from foretaste.report.numbers import budget
-from foretaste.report.steering import PairRow
-from foretaste.report.summary import Row, Summary
+from foretaste.report.figures.style import (
+    COLOURS,
+    LEGEND,
+    MUTED,
+    POISON,
+    SYMBOLS,
+    Json,
+    Plot,
+    layout,
+    named,
+    plain,
+    style,
+)
+from foretaste.report.numbers import budget, class_name
+from foretaste.report.summary import PairRow, Row, Summary
 
 POINTS = 1500
 """Clean points drawn at most in one projection; the poison gets a third of that."""
