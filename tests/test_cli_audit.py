@@ -16,8 +16,8 @@ from rich.console import Console
 
 from foretaste import attacks
 from foretaste.audit.spec import AuditSpec
-from foretaste.cli.common import duration
-from foretaste.cli.progress import AuditProgress, Following
+from foretaste.progress import duration
+from foretaste.progress import AuditProgress, Following
 from foretaste.record import FILE_NAME, read, unpack_labels
 from tests.audit_fixture import audit, command, feature_audit, numbers, trials_in
 

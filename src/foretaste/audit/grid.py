@@ -78,7 +78,7 @@ def configured(spec: AuditSpec) -> list[Attack]:
         named_encoder_defence(attack)
         if isinstance(attack, LabelledAttack | TargetedAttack):
             require_replaceable(attack, max(spec.budgets))
-        if spec.features is not None and not _on_features(attack):
+        if spec.features is not None and not on_features(attack):
             raise SpecError(
                 f"attacks that work on features, since the audit starts from {spec.features}",
                 got=named,
@@ -102,7 +102,7 @@ def configured(spec: AuditSpec) -> list[Attack]:
     return found
 
 
-def _on_features(attack: Attack) -> bool:
+def on_features(attack: Attack) -> bool:
     """Whether an attack does without images and an encoder."""
     return isinstance(attack, LabelledAttack) and getattr(attack, "carrier", "features") == "features"
 

@@ -43,6 +43,25 @@ class Watcher(Protocol):
         """The trial is in the record."""
 
 
+class Silent:
+    """A watcher that says nothing."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """See `Watcher`."""
+
+    def planned(self, total: int, done: int) -> None:
+        """See `Watcher`."""
+
+    def started(self, label: str) -> None:
+        """See `Watcher`."""
+
+    def step(self, done: int, total: int) -> None:
+        """See `Watcher`."""
+
+    def finished(self, record: TrialRecord) -> None:
+        """See `Watcher`."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What an audit left in its folder."""

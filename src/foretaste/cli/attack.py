@@ -56,7 +56,7 @@ def attack(
     from foretaste.attacks.base import PretrainingAttack
     from foretaste.audit.drawn import PretrainingSpec
     from foretaste.audit.single import Request, craft
-    from foretaste.cli.progress import Following
+    from foretaste.progress import Following
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
     said = flags.values_of(

@@ -34,8 +34,8 @@ def reproduce(
 
     from foretaste.audit import trust
     from foretaste.audit.runner import Outcome, run
-    from foretaste.cli.progress import AuditProgress
     from foretaste.errors import SpecError
+    from foretaste.progress import AuditProgress
     from foretaste.report import write
     from foretaste.studies import page
     from foretaste.studies.spec import Study

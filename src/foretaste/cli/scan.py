@@ -52,9 +52,9 @@ def scan(
     """
     from rich.console import Console
 
-    from foretaste.cli.progress import Following
     from foretaste.cli.scan_table import show
     from foretaste.defences.scans.run import Request, run
+    from foretaste.progress import Following
     from foretaste.runtime import make_runtime
 
     if part not in ("test", "train"):

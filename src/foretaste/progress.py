@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from foretaste.cli.common import duration
+from foretaste.record import TrialRecord
 
-if TYPE_CHECKING:
-    from foretaste.record import TrialRecord
+
+def shown(console: Console) -> bool:
+    """Whether bars are drawn: in a terminal and in a notebook."""
+    return console.is_terminal or console.is_jupyter
 
 
 def make_progress(console: Console) -> Progress:
-    """A bar with counts, elapsed and remaining time; nothing where there is no terminal."""
+    """A bar with counts, elapsed and remaining time; nothing where there is neither a terminal nor a notebook."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -25,8 +27,15 @@ def make_progress(console: Console) -> Progress:
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not shown(console),
     )
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 12 s, 3 min, 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class _Bars:
@@ -62,7 +71,7 @@ class Following(_Bars):
         text = f"{self.label}, {note}" if note else self.label
         self.bars.update(self.bar, description=text, completed=done, total=total)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.said >= self.EVERY:
+        if not shown(self.console) and now - self.said >= self.EVERY:
             self.said = now
             say(self.console, f"{text}: {done} of {total} ({duration(now - self.begun)})")
 
@@ -124,7 +133,7 @@ class AuditProgress(_Bars):
         return f" ({duration(elapsed)}; {left} to go)" if left else f" ({duration(elapsed)})"
 
     def _log(self, line: str) -> None:
-        if not self.console.is_terminal:
+        if not shown(self.console):
             say(self.console, line)
 
 
