@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foretaste.audit.spec import MethodSpec
+from foretaste.audits.spec import MethodSpec
 from foretaste.data import SplitSpec, load, whole
 from foretaste.defences import configure
 from foretaste.defences.scans.base import Finding, Scan, Scene

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foretaste.audit.grid import Trial
-from foretaste.audit.prepare import PreparedAudit
-from foretaste.audit.runner import Outcome, run
-from foretaste.audit.spec import AuditSpec
-from foretaste.audit.training import TrainingSet, mix
-from foretaste.audit.victim import Victim
+from foretaste.audits.grid import Trial
+from foretaste.audits.prepare import PreparedAudit
+from foretaste.audits.runner import Outcome, run
+from foretaste.audits.spec import AuditSpec
+from foretaste.audits.training import TrainingSet, mix
+from foretaste.audits.victim import Victim
 from foretaste.cli import main
 from foretaste.record import TrialRecord, read
 

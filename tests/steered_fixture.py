@@ -16,7 +16,7 @@ from foretaste.attacks.base import PretrainingAttack, Progress, TargetedAttack, 
 from foretaste.attacks.knowledge import EditProblem, Knowledge
 from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
 from foretaste.attacks.surrogates import EncoderSurrogate
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.spec import AuditSpec
 from foretaste.encoders.base import Encoder
 from foretaste.images import Images
 from foretaste.record import Ledger

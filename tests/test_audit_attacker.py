@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.audit.artifacts import png
-from foretaste.audit.attacker import AttackerSpec
-from foretaste.audit.grid import plan
-from foretaste.audit.prepare import PreparedAudit, prepare
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.artifacts import png
+from foretaste.audits.attacker import AttackerSpec
+from foretaste.audits.grid import plan
+from foretaste.audits.prepare import PreparedAudit, prepare
+from foretaste.audits.spec import AuditSpec
 from foretaste.errors import SpecError
 from foretaste.record import TrialRecord, read
 from foretaste.report import render

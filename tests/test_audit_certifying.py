@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.audit.evaluators.base import Case
-from foretaste.audit.evaluators.certified import Outcome
-from foretaste.audit.grid import plan
-from foretaste.audit.prepare import PreparedAudit, prepare
+from foretaste.audits.evaluators.base import Case
+from foretaste.audits.evaluators.certified import Outcome
+from foretaste.audits.grid import plan
+from foretaste.audits.prepare import PreparedAudit, prepare
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import Certified
 from foretaste.defences.certified.dpa import DPA, partition

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestCentroid
 
-from foretaste.audit.evaluators.base import Case
-from foretaste.audit.evaluators.preprocessing import CLIPS, FILTERS, Outcome, spare_classes
-from foretaste.audit.grid import plan
-from foretaste.audit.options import COUNTERMEASURES, chosen_countermeasures
-from foretaste.audit.prepare import PreparedAudit, prepare
-from foretaste.audit.spec import AuditSpec
-from foretaste.audit.training import TrainingSet
+from foretaste.audits.evaluators.base import Case
+from foretaste.audits.evaluators.preprocessing import CLIPS, FILTERS, Outcome, spare_classes
+from foretaste.audits.grid import plan
+from foretaste.audits.options import COUNTERMEASURES, chosen_countermeasures
+from foretaste.audits.prepare import PreparedAudit, prepare
+from foretaste.audits.spec import AuditSpec
+from foretaste.audits.training import TrainingSet
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.record import TrialRecord, read, unpack_labels

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.audit.calibration import halves, threshold
-from foretaste.audit.cost import encoder_defences_cost, estimate_seconds
-from foretaste.audit.evaluators.guards import share_below
-from foretaste.audit.grid import configured, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.calibration import halves, threshold
+from foretaste.audits.cost import encoder_defences_cost, estimate_seconds
+from foretaste.audits.evaluators.guards import share_below
+from foretaste.audits.grid import configured, plan
+from foretaste.audits.prepare import prepare
+from foretaste.audits.spec import AuditSpec
 from foretaste.encoders.weights import save_encoder
 from foretaste.errors import DataError, EncoderError, SpecError, WeightsError
 from foretaste.record import TrialRecord, read, unpack_labels
@@ -188,7 +188,7 @@ def test_all_kinds_together_are_the_same_again(lookup: Path, tmp_path: Path) -> 
 def test_pretraining_trials_stand_beside_the_encoder_that_went_on(
     lookup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foretaste.audit.threats.continued", fakes.Learner(40, drift=0.01))
+    monkeypatch.setattr("foretaste.audits.threats.continued", fakes.Learner(40, drift=0.01))
     spec = steer(
         lookup,
         "pairs",

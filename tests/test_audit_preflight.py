@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foretaste.audit.preflight import attack_warnings
-from foretaste.audit.prepare import prepare
+from foretaste.audits.preflight import attack_warnings
+from foretaste.audits.prepare import prepare
 from foretaste.errors import DataError, SpecError
 from foretaste.record import Ledger
 from tests.audit_fixture import audit, feature_audit, image_audit

@@ -10,14 +10,14 @@ import pytest
 import torch
 import yaml
 
-from foretaste.audit import threats
-from foretaste.audit.auxiliary_data import budgeted, open_pool
-from foretaste.audit.cost import estimate_seconds
-from foretaste.audit.drawn import PretrainingSpec
-from foretaste.audit.grid import configured, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.runner import run
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits import threats
+from foretaste.audits.auxiliary_data import budgeted, open_pool
+from foretaste.audits.cost import estimate_seconds
+from foretaste.audits.drawn import PretrainingSpec
+from foretaste.audits.grid import configured, plan
+from foretaste.audits.prepare import prepare
+from foretaste.audits.runner import run
+from foretaste.audits.spec import AuditSpec
 from foretaste.errors import BudgetError, SpecError
 from foretaste.features.embed import embed
 from foretaste.pretrain.continued import continued

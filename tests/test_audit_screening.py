@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.audit.calibration import halves, threshold
-from foretaste.audit.defender import configured_defences
-from foretaste.audit.evaluators.base import Case
-from foretaste.audit.evaluators.filters import BASELINE, OWN, Outcome
-from foretaste.audit.grid import plan
-from foretaste.audit.prepare import PreparedAudit, prepare
-from foretaste.audit.spec import AuditSpec
-from foretaste.audit.training import TrainingSet
+from foretaste.audits.calibration import halves, threshold
+from foretaste.audits.defender import configured_defences
+from foretaste.audits.evaluators.base import Case
+from foretaste.audits.evaluators.filters import BASELINE, OWN, Outcome
+from foretaste.audits.grid import plan
+from foretaste.audits.prepare import PreparedAudit, prepare
+from foretaste.audits.spec import AuditSpec
+from foretaste.audits.training import TrainingSet
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.errors import DataError, SpecError

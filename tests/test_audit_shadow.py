@@ -13,10 +13,10 @@ from torch import Tensor
 from foretaste import attacks
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
-from foretaste.audit.auxiliary_data import open_shadow
-from foretaste.audit.drawn import ShadowSpec
-from foretaste.audit.grid import plan
-from foretaste.audit.prepare import prepare
+from foretaste.audits.auxiliary_data import open_shadow
+from foretaste.audits.drawn import ShadowSpec
+from foretaste.audits.grid import plan
+from foretaste.audits.prepare import prepare
 from foretaste.errors import SpecError
 from tests.audit_fixture import audit, feature_audit
 from tests.steered_fixture import ByHeart, steer

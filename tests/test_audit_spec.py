@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from foretaste import attacks, probes
 from foretaste.attacks import ATTACKS
-from foretaste.audit.spec import AuditSpec, MethodSpec, TrialSpec
+from foretaste.audits.spec import AuditSpec, MethodSpec, TrialSpec
 from foretaste.cli.attack import attack
 from foretaste.errors import SpecError
 from foretaste.method import Method

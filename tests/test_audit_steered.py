@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.audit.grid import configured, plan
-from foretaste.audit.metrics import copies, nearest
-from foretaste.audit.prepare import prepare
-from foretaste.audit.run_cache import RunCache
-from foretaste.audit.runner import run
+from foretaste.audits.grid import configured, plan
+from foretaste.audits.metrics import copies, nearest
+from foretaste.audits.prepare import prepare
+from foretaste.audits.run_cache import RunCache
+from foretaste.audits.runner import run
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.probes.knn import KNNProbe

@@ -9,9 +9,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from foretaste.audit.grid import plan
-from foretaste.audit.prepare import PreparedAudit, prepare
-from foretaste.audit.runner import perform
+from foretaste.audits.grid import plan
+from foretaste.audits.prepare import PreparedAudit, prepare
+from foretaste.audits.runner import perform
 from foretaste.data import load, split
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors

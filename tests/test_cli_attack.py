@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from foretaste.attacks import ATTACKS
-from foretaste.audit.prepare import prepare
+from foretaste.audits.prepare import prepare
 from foretaste.data import load
 from foretaste.encoders.build import build
 from foretaste.encoders.card import Card

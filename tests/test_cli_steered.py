@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.spec import AuditSpec
 from tests import steered_fixture as fakes
 from tests.audit_fixture import command, trials_in
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foretaste.audit.grid import configured
-from foretaste.audit.prepare import prepare
+from foretaste.audits.grid import configured
+from foretaste.audits.prepare import prepare
 from foretaste.errors import DataError, SpecError
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head

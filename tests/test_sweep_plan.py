@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foretaste.audit.cost import estimate_seconds
-from foretaste.audit.grid import Trial, configured, draw_pairs, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.cost import estimate_seconds
+from foretaste.audits.grid import Trial, configured, draw_pairs, plan
+from foretaste.audits.prepare import prepare
+from foretaste.audits.spec import AuditSpec
 from foretaste.errors import BudgetError, SpecError
 from tests.audit_fixture import (
     audit,

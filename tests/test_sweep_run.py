@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from foretaste.audit.grid import Trial, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.runner import SPEC_FILE, run
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.grid import Trial, plan
+from foretaste.audits.prepare import prepare
+from foretaste.audits.runner import SPEC_FILE, run
+from foretaste.audits.spec import AuditSpec
 from foretaste.errors import RecordError, SpecError
 from foretaste.record import FILE_NAME, TrialRecord, read
 from tests.audit_fixture import (
@@ -82,8 +82,8 @@ KILLED = """
 import os, signal
 from pathlib import Path
 from tests.audit_fixture import Watched
-from foretaste.audit.spec import AuditSpec
-from foretaste.audit.runner import run
+from foretaste.audits.spec import AuditSpec
+from foretaste.audits.runner import run
 
 
 class Killed(Watched):

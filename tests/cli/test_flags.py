@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.spec import AuditSpec
 from foretaste.cli import flags
 from foretaste.cli.audit import audit
 from foretaste.cli.lazy import COMMANDS, made

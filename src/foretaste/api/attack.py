@@ -10,14 +10,14 @@ from rich.console import Console
 from foretaste import attacks as table
 from foretaste.attacks.base import Attack, PretrainingAttack, RowAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import require_replaceable
-from foretaste.audit.adaptive import named_defence, named_encoder_defence
-from foretaste.audit.attacker import AttackerSpec
-from foretaste.audit.crafted import Crafted, Order, craft
-from foretaste.audit.grid import on_features
-from foretaste.audit.inputs import silent
-from foretaste.audit.knowledge import AttackerView, know
-from foretaste.audit.spec import MethodSpec
-from foretaste.audit.victim import Victim
+from foretaste.audits.adaptive import named_defence, named_encoder_defence
+from foretaste.audits.attacker import AttackerSpec
+from foretaste.audits.crafted import Crafted, Order, craft
+from foretaste.audits.grid import on_features
+from foretaste.audits.inputs import silent
+from foretaste.audits.knowledge import AttackerView, know
+from foretaste.audits.spec import MethodSpec
+from foretaste.audits.victim import Victim
 from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
 from foretaste.images import Images

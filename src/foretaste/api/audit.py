@@ -13,12 +13,12 @@ from rich.console import Console
 from foretaste import attacks as attack_table
 from foretaste import defences as defence_table
 from foretaste import probes as probe_table
-from foretaste.audit import trust
-from foretaste.audit.cost import estimate_seconds
-from foretaste.audit.grid import configured, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.runner import Silent, Watcher, run
-from foretaste.audit.spec import AuditSpec, MethodSpec
+from foretaste.audits import trust
+from foretaste.audits.cost import estimate_seconds
+from foretaste.audits.grid import configured, plan
+from foretaste.audits.prepare import prepare
+from foretaste.audits.runner import Silent, Watcher, run
+from foretaste.audits.spec import AuditSpec, MethodSpec
 from foretaste.errors import SpecError
 from foretaste.method import Method
 from foretaste.progress import AuditProgress

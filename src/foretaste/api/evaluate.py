@@ -9,17 +9,17 @@ from typing import Any
 
 from foretaste import defences as table
 from foretaste.api.attack import pair_of
-from foretaste.audit.baseline import Baseline
-from foretaste.audit.defender import OF_ENCODERS
-from foretaste.audit.evaluators.base import Case, Evaluator
-from foretaste.audit.evaluators.certified import CertifiedEvaluator
-from foretaste.audit.evaluators.filters import FilterEvaluator
-from foretaste.audit.evaluators.guards import GuardEvaluator
-from foretaste.audit.evaluators.repairs import RepairEvaluator
-from foretaste.audit.evaluators.scans import NullEncoders, ScanEvaluator
-from foretaste.audit.metrics import compare_predictions, target_scores
-from foretaste.audit.spec import MethodSpec
-from foretaste.audit.victim import Victim
+from foretaste.audits.baseline import Baseline
+from foretaste.audits.defender import OF_ENCODERS
+from foretaste.audits.evaluators.base import Case, Evaluator
+from foretaste.audits.evaluators.certified import CertifiedEvaluator
+from foretaste.audits.evaluators.filters import FilterEvaluator
+from foretaste.audits.evaluators.guards import GuardEvaluator
+from foretaste.audits.evaluators.repairs import RepairEvaluator
+from foretaste.audits.evaluators.scans import NullEncoders, ScanEvaluator
+from foretaste.audits.metrics import compare_predictions, target_scores
+from foretaste.audits.spec import MethodSpec
+from foretaste.audits.victim import Victim
 from foretaste.defences.base import Filter
 from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.guards.base import Guard

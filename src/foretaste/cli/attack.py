@@ -54,8 +54,8 @@ def attack(
 
     from foretaste import attacks
     from foretaste.attacks.base import PretrainingAttack
-    from foretaste.audit.drawn import PretrainingSpec
-    from foretaste.audit.single import Request, craft
+    from foretaste.audits.drawn import PretrainingSpec
+    from foretaste.audits.single import Request, craft
     from foretaste.progress import Following
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from foretaste.audit import trust
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits import trust
+from foretaste.audits.spec import AuditSpec
 from foretaste.cli import flags
 
 
@@ -62,9 +62,9 @@ def audit(
 def _show_plan(spec: AuditSpec) -> None:
     from rich.console import Console
 
-    from foretaste.audit.cost import estimate_seconds
-    from foretaste.audit.grid import configured, plan
-    from foretaste.audit.prepare import prepare
+    from foretaste.audits.cost import estimate_seconds
+    from foretaste.audits.grid import configured, plan
+    from foretaste.audits.prepare import prepare
     from foretaste.progress import AuditProgress, duration
 
     configured(spec)
@@ -79,7 +79,7 @@ def _show_plan(spec: AuditSpec) -> None:
 def _run(spec: AuditSpec, out: Path, only: str | None) -> None:
     from rich.console import Console
 
-    from foretaste.audit.runner import run
+    from foretaste.audits.runner import run
     from foretaste.progress import AuditProgress
     from foretaste.report import write
 

@@ -108,7 +108,7 @@ def _part(text: str) -> Literal["test", "train"]:
 
 def _chosen(text: str | None, request: Request) -> list[Scan]:
     """The scans that were named, or all whose needs are there."""
-    from foretaste.audit.spec import MethodSpec
+    from foretaste.audits.spec import MethodSpec
     from foretaste.defences import DEFENCES, configure
     from foretaste.defences.scans.run import applicable
 
