@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from foretaste.attacks.base import LabelledAttack, Poisoning, poisoned_rows
+from foretaste.attacks.base import LabelledAttack
 from foretaste.attacks.labelled.label_flip import LabelFlip
 from foretaste.defences.base import Filter
 from foretaste.probes.base import FittedProbe, Probe

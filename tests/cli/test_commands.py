@@ -20,7 +20,7 @@ from tests.audit_fixture import command, numbers
 
 pytestmark = pytest.mark.usefixtures("here")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make", "--precision", "float32"]
 PROGRAM = "from foretaste.cli import main; main()"
 

@@ -22,7 +22,7 @@ from tests.audit_fixture import audit, command, feature_audit, numbers, trials_i
 
 pytestmark = pytest.mark.usefixtures("here")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make", "--precision", "float32"]
 FEATURES = ["--features", "F.npz", "--validation", "V.npz", "--test", "T.npz"]
 SMALL = ["--attacks", "label-flip,exact:steps=3", "--budgets", "0.1", "--seeds", "2"]
