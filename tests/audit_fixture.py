@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from foretaste.audit.grid import Trial
+from foretaste.audit.prepare import PreparedAudit
+from foretaste.audit.runner import Outcome, run
 from foretaste.audit.spec import AuditSpec
+from foretaste.audit.training import TrainingSet, mix
+from foretaste.audit.victim import Victim
 from foretaste.cli import main
 from foretaste.record import TrialRecord, read
-from foretaste.sweep.plan import Trial
-from foretaste.sweep.run import Outcome, run
 
 CLASSES, SIDE, DIMENSIONS = 3, 8, 6
 NET = """
@@ -109,6 +114,16 @@ def command(*words: object) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+def mixed(prepared: PreparedAudit, z: Tensor, y: Tensor, at: Tensor | None = None) -> TrainingSet:
+    """The clean training rows of an audit with poison among them."""
+    return mix(prepared.setting, z, y, None, at)
+
+
+def trained_on(prepared: PreparedAudit, rows: TrainingSet) -> Victim:
+    """The audit's victim, trained on other rows."""
+    return replace(prepared.victim, train=rows)
 
 
 def numbers(records: list[TrialRecord]) -> dict[str, dict[str, Any]]:

@@ -12,14 +12,14 @@ import torch
 
 from audit_fixture import audit, command, feature_audit, identities, image_audit, make_world
 from cheats_fixture import SEEN
+from foretaste.audit.artifacts import png
 from foretaste.audit.attacker import AttackerSpec
-from foretaste.audit.exhibits import png
-from foretaste.audit.pipeline import Pipeline, prepare
+from foretaste.audit.grid import plan
+from foretaste.audit.prepare import PreparedAudit, prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.errors import SpecError
 from foretaste.record import TrialRecord, read
 from foretaste.report import render
-from foretaste.sweep.plan import plan
 
 SUBSET, SURROGATE = {"rows": "subset", "share": 0.2}, {"rows": "surrogate"}
 PIXELS = {"name": "exact", "carrier": "pixels", "steps": 6, "rate": 0.02}
@@ -58,24 +58,27 @@ def pairs(rows: torch.Tensor, labels: torch.Tensor) -> set[tuple[bytes, int]]:
 def test_a_subset_is_a_share_of_each_class(kind: str, share: float, world: Path) -> None:
     make = image_audit if kind == "images" else feature_audit
     spec = make(world, attacks=["label-flip"], attacker={"rows": "subset", "share": share})
-    pipeline = prepare(spec)
-    known, train = pipeline.knowledge(), pipeline.train
+    prepared = prepare(spec)
+    known, train = prepared.view.lend(prepared.setting), prepared.setting.train
     assert pairs(known.z, known.y) <= pairs(train.z, train.y)
     assert len(as_set(known.z)) == len(known.y)  # no row twice
     for label in range(3):
         count, of = int((known.y == label).sum()), int((train.y == label).sum())
         assert count >= 1 and abs(count - share * of) <= 1
     assert known.victim_rows == len(train)
-    assert torch.equal(known.validation_z, pipeline.parts["validation"].z)
+    assert torch.equal(known.validation_z, prepared.setting.parts["validation"].z)
     if known.images is not None:
-        shown = pairs(pipeline.images.train.pixels, pipeline.images.train.labels)
+        shown = pairs(prepared.setting.images.train.pixels, prepared.setting.images.train.labels)
         assert pairs(known.images.pixels, known.images.labels) <= shown
         assert torch.equal(known.images.labels, known.y)
-        rows = {pixels.tobytes(): z for pixels, z in zip(pipeline.images.train.pixels.numpy(), train.z, strict=True)}
+        rows = {
+            pixels.tobytes(): z for pixels, z in zip(prepared.setting.images.train.pixels.numpy(), train.z, strict=True)
+        }
         for pixels, z in zip(known.images.pixels.numpy(), known.z, strict=True):
             assert torch.equal(rows[pixels.tobytes()], z)  # aligned
-    assert torch.equal(prepare(spec).knowledge().z, known.z)
-    assert not torch.equal(prepare(spec).knowledge().z, prepare(full(spec)).knowledge().z) or share == 1
+    again, whole = (prepare(one).view.rows.z for one in (spec, full(spec)))
+    assert torch.equal(again, known.z)
+    assert not torch.equal(again, whole) or share == 1
 
 
 def full(spec: AuditSpec) -> AuditSpec:
@@ -85,24 +88,26 @@ def full(spec: AuditSpec) -> AuditSpec:
 @pytest.mark.parametrize("kind", ["images", "features"])
 def test_a_surrogate_is_half_of_the_attackers_own_rows(kind: str, world: Path) -> None:
     make = image_audit if kind == "images" else feature_audit
-    pipeline = prepare(make(world, attacks=["label-flip"], attacker=SURROGATE))
-    known, own = pipeline.knowledge(), pipeline.parts["validation"]
+    prepared = prepare(make(world, attacks=["label-flip"], attacker=SURROGATE))
+    known, own = prepared.view.lend(prepared.setting), prepared.setting.parts["validation"]
     rows, rest = pairs(known.z, known.y), pairs(known.validation_z, known.validation_y)
     assert not rows & rest
     assert rows | rest == pairs(own.z, own.y)
-    assert not rows & pairs(pipeline.train.z, pipeline.train.y)
+    assert not rows & pairs(prepared.setting.train.z, prepared.setting.train.y)
     for label in range(3):
         assert abs(int((known.y == label).sum()) - int((known.validation_y == label).sum())) <= 2
-    assert known.victim_rows == len(pipeline.train)
+    assert known.victim_rows == len(prepared.setting.train)
     if known.images is not None:
-        shown = pairs(pipeline.images.validation.pixels, pipeline.images.validation.labels)
+        shown = pairs(prepared.setting.images.validation.pixels, prepared.setting.images.validation.labels)
         assert pairs(known.images.pixels, known.images.labels) < shown
 
 
 def test_by_default_the_attacker_knows_all(world: Path) -> None:
-    pipeline = prepare(feature_audit(world))
-    known = pipeline.knowledge()
-    assert torch.equal(known.z, pipeline.train.z) and torch.equal(known.validation_z, pipeline.parts["validation"].z)
+    prepared = prepare(feature_audit(world))
+    known = prepared.view.lend(prepared.setting)
+    assert torch.equal(known.z, prepared.setting.train.z) and torch.equal(
+        known.validation_z, prepared.setting.parts["validation"].z
+    )
     assert known.victim_rows is None
 
 
@@ -114,13 +119,13 @@ def test_too_few_rows_for_a_surrogate(world: Path, tmp_path: Path) -> None:
 
 
 def test_a_surrogate_encoder_gives_the_attacker_its_own_features(world: Path) -> None:
-    pipeline = prepare(image_audit(world, attacks=[PIXELS], attacker={**SUBSET, **other(world)}))
-    known = pipeline.knowledge()
-    assert pipeline.train.z.shape[1] == 8 and known.z.shape[1] == known.validation_z.shape[1] == 5
+    prepared = prepare(image_audit(world, attacks=[PIXELS], attacker={**SUBSET, **other(world)}))
+    known = prepared.view.lend(prepared.setting)
+    assert prepared.setting.train.z.shape[1] == 8 and known.z.shape[1] == known.validation_z.shape[1] == 5
     with torch.no_grad():
         expected = known.encoder(known.images.pixels.float() / 255)
     torch.testing.assert_close(known.z, expected, rtol=1e-4, atol=1e-5)
-    assert known.encoder.sha256() == pipeline.inputs()["attacker encoder"] != pipeline.encoder.sha256()
+    assert known.encoder.sha256() == prepared.inputs()["attacker encoder"] != prepared.setting.encoder.sha256()
     assert known.victim_rows == 60 and 9 <= len(known.y) <= 15
 
 
@@ -138,8 +143,8 @@ def refused(record: TrialRecord) -> list[str]:
 
 def test_the_box_is_that_of_the_known_rows(world: Path, tmp_path: Path) -> None:
     """One ulp outside the known range and well inside the victim's."""
-    pipeline = prepare(feature_audit(world, attacker=SUBSET))
-    assert float(pipeline.known.rows.z[:, 0].max()) < 0.95 * float(pipeline.train.z[:, 0].max())
+    prepared = prepare(feature_audit(world, attacker=SUBSET))
+    assert float(prepared.view.rows.z[:, 0].max()) < 0.95 * float(prepared.setting.train.z[:, 0].max())
     assert refused(judged(world, tmp_path / "a", {"how": "outside the box by one ulp"}, SUBSET)) == ["constraint box"]
     honest = judged(world, tmp_path / "b", {"how": "outside the box by one ulp"}, {"rows": "full"})
     assert refused(honest) == ["constraint box"]
@@ -147,8 +152,8 @@ def test_the_box_is_that_of_the_known_rows(world: Path, tmp_path: Path) -> None:
 
 def test_at_the_edge_of_the_known_box_it_is_inside(world: Path, tmp_path: Path) -> None:
     """The edge of the surrogate rows lies outside the victim's range, and that is all the attacker can know."""
-    pipeline = prepare(feature_audit(world, attacker=SURROGATE))
-    assert (pipeline.known.rows.z.amax(0) > pipeline.train.z.amax(0)).any()
+    prepared = prepare(feature_audit(world, attacker=SURROGATE))
+    assert (prepared.view.rows.z.amax(0) > prepared.setting.train.z.amax(0)).any()
     record = judged(world, tmp_path, {"how": "at the edge of the box"}, SURROGATE)
     assert record.status == "ok", record.error
     assert record.ledger.added == 9  # floor(0.1 * 90), of the victim's rows and not of the 30 that are known
@@ -209,8 +214,8 @@ def test_features_of_another_encoder_are_no_poison_even_with_the_right_width(wor
 # Whole audits.
 
 
-def base_rows(pipeline: Pipeline, record: TrialRecord) -> list[int]:
-    index = {png(image): row for row, image in enumerate(pipeline.known.images.pixels)}
+def base_rows(prepared: PreparedAudit, record: TrialRecord) -> list[int]:
+    index = {png(image): row for row, image in enumerate(prepared.view.images.pixels)}
     return [index[shown.base_png] for shown in record.exhibits]
 
 
@@ -223,21 +228,21 @@ def test_audits_of_every_kind_end_well(kind: str, world: Path, tmp_path: Path) -
     spec = image_audit(world, attacks=chosen, attacker=attacker, countermeasures=["clipped", "norm-filtered"])
     outcome = audit(spec, tmp_path)
     assert not outcome.failures, outcome.failures[0].error
-    pipeline = prepare(spec)
+    prepared = prepare(spec)
     for record in outcome.records[1:]:
         assert record.ledger.added == 6
-        assert set(record.ledger.changed) <= set(range(len(pipeline.known.rows)))
+        assert set(record.ledger.changed) <= set(range(len(prepared.view.rows)))
     pixels = outcome.records[2]
-    assert pixels.exhibits and set(base_rows(pipeline, pixels)) <= set(pixels.ledger.changed)
+    assert pixels.exhibits and set(base_rows(prepared, pixels)) <= set(pixels.ledger.changed)
     assert all(base64.b64decode(shown.poison_png) for shown in pixels.exhibits)
     # label-flip by hand: known images under other labels, through the victim's encoder, beside all of its rows.
-    known = pipeline.knowledge()
-    made = plan(pipeline)[1].attack.poison(known, 6, 0)
+    known = prepared.view.lend(prepared.setting)
+    made = plan(prepared)[1].attack.poison(known, 6, 0)
     with torch.no_grad():
-        added = pipeline.encoder(made.pixels.float() / 255)
-    z, y = torch.cat([pipeline.train.z, added]), torch.cat([pipeline.train.y, made.y])
-    head = pipeline.probes["exact"].fit(z, y, 3, 0, pipeline.runtime)
-    expected = float((head.predict(pipeline.test.z) == pipeline.test.y).double().mean())
+        added = prepared.setting.encoder(made.pixels.float() / 255)
+    z, y = torch.cat([prepared.setting.train.z, added]), torch.cat([prepared.setting.train.y, made.y])
+    head = prepared.setting.probes["exact"].fit(z, y, 3, 0, prepared.setting.runtime)
+    expected = float((head.predict(prepared.setting.test.z) == prepared.setting.test.y).double().mean())
     assert outcome.records[1].scores["exact"].poisoned.value == pytest.approx(expected, abs=1 / 60 + 1e-9)
 
 
@@ -245,11 +250,11 @@ def test_audits_of_every_kind_end_well(kind: str, world: Path, tmp_path: Path) -
 def test_attacks_receive_nothing_else(attacker: dict[str, Any], world: Path, tmp_path: Path) -> None:
     spec = image_audit(world, attacks=["spy"], attacker=attacker)
     audit(spec, tmp_path)
-    pipeline = prepare(spec)
+    prepared = prepare(spec)
     seen = {row.numpy().tobytes() for tensor in SEEN if tensor.ndim == 4 for row in tensor}
-    assert seen == as_set(pipeline.known.images.pixels)
+    assert seen == as_set(prepared.view.images.pixels)
     features = {row.numpy().tobytes() for tensor in SEEN if tensor.ndim == 2 for row in tensor}
-    assert features == as_set(pipeline.known.rows.z) | as_set(pipeline.known.validation.z)
+    assert features == as_set(prepared.view.rows.z) | as_set(prepared.view.validation.z)
 
 
 def test_with_a_tenth_of_the_rows_the_exact_attack_beats_label_flip(tmp_path: Path) -> None:
@@ -261,7 +266,7 @@ def test_with_a_tenth_of_the_rows_the_exact_attack_beats_label_flip(tmp_path: Pa
         np.savez(tmp_path / f"{name}.npz", z=(centres[y] + random.normal(0, 1, (rows, 6))).astype(np.float32), y=y)
     spec = feature_audit(tmp_path, attacks=["label-flip", "exact:steps=20"], attacker={"rows": "subset"}, seeds=2)
     clean, *flips, first, second = audit(spec, tmp_path / "out").records
-    assert len(prepare(spec).known.rows) in range(57, 64)
+    assert len(prepare(spec).view.rows) in range(57, 64)
     flipped = [record.scores["exact"].poisoned.value for record in flips]
     exact = [record.scores["exact"].poisoned.value for record in (first, second)]
     assert max(exact) < min(flipped) - 0.05

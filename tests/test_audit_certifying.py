@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from audit_fixture import audit, command, feature_audit, identities, image_audit
-from foretaste.audit.certifying import Vote, certificate_checks, certified_scores, voted
-from foretaste.audit.pipeline import Pipeline, prepare
-from foretaste.audit.retrain import mix
+from audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
+from foretaste.audit.evaluators.base import Case
+from foretaste.audit.evaluators.certified import Outcome
+from foretaste.audit.grid import plan
+from foretaste.audit.prepare import PreparedAudit, prepare
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import Certified
 from foretaste.defences.certified.dpa import DPA, partition
@@ -22,7 +23,6 @@ from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.bracket import steps, table
 from foretaste.report.summary import summarise
-from foretaste.sweep.plan import plan
 
 HEADS = ["dpa:partitions=9", "bagging:learners=50:bag=10"]
 
@@ -73,44 +73,49 @@ def test_each_trial_is_held_against_the_certificate(records: list[TrialRecord]) 
 
 
 @pytest.fixture(scope="module")
-def pipeline(world: Path) -> Pipeline:
+def prepared(world: Path) -> PreparedAudit:
     return prepare(feature_audit(world, defences=["dpa:partitions=9"]))
 
 
-def test_a_broken_certificate_is_found(pipeline: Pipeline) -> None:
-    twin = pipeline.voted["dpa:partitions=9"].found
+def test_a_broken_certificate_is_found(prepared: PreparedAudit) -> None:
+    evaluator, key = prepared.defender.certified, "dpa:partitions=9"
+    twin = prepared.baseline.outcomes(evaluator)[key].found
     row = int(twin.radii.argmax())
     wrong = twin.predictions.clone()
     wrong[row] = (wrong[row] + 1) % 3
-    vote = Vote(Certified(wrong, twin.radii), int(twin.radii[row]))
-    (check,) = certificate_checks(pipeline, {"dpa:partitions=9": vote})
+    vote = Outcome(Certified(wrong, twin.radii), int(twin.radii[row]))
+    found = evaluator.findings(prepared.victim, {key: vote}, prepared.baseline, Case())
+    (check,) = found.checks
     assert not check.ok and check.found.endswith("1 moved")
-    assert certified_scores(pipeline, "dpa:partitions=9", vote).scores.change is not None
+    assert found.entries["certified"][key].scores.change is not None
 
 
-def test_what_an_attack_changes_is_counted(pipeline: Pipeline) -> None:
+def test_what_an_attack_changes_is_counted(prepared: PreparedAudit) -> None:
     """Three rows are replaced: one with other features, one with another label, one with itself."""
     at = torch.tensor([3, 5, 8])
-    z, y = pipeline.train.z[at].clone(), pipeline.train.y[at].clone()
+    z, y = prepared.setting.train.z[at].clone(), prepared.setting.train.y[at].clone()
     z[0] += 1
     y[1] = (y[1] + 1) % 3
-    assert voted(pipeline, mix(pipeline, z, y, None, at), at)["dpa:partitions=9"].changes == 2 + 1
-    assert voted(pipeline, mix(pipeline, z, y, None), None)["dpa:partitions=9"].changes == 3
+    for place, changes in ((at, 2 + 1), (None, 3)):
+        victim = trained_on(prepared, mixed(prepared, z, y, place))
+        found = prepared.defender.certified.run(victim, prepared.baseline, Case())
+        assert found["dpa:partitions=9"].changes == changes
 
 
 def test_open_partitions_are_chosen_before_the_trials(world: Path) -> None:
     spec = feature_audit(world, defences=["dpa"], budgets=[0.02, 0.03])
-    pipeline = prepare(spec)
-    head = pipeline.certified["dpa"]
+    prepared = prepare(spec)
+    head = prepared.defender.certified.defences["dpa"]
     assert isinstance(head, DPA) and head.partitions in (10,)  # 25 would leave fewer than 4 rows each
-    assert plan(pipeline)[1].spec.base["defences"] == [head.entry()]
+    assert plan(prepared)[1].spec.base["defences"] == [head.entry()]
     fixed = prepare(feature_audit(world, defences=["dpa:partitions=10"], budgets=[0.02, 0.03]))
-    assert identities(plan(fixed))[1:] == identities(plan(pipeline))[1:]
+    assert identities(plan(fixed))[1:] == identities(plan(prepared))[1:]
 
 
 def test_images_use_the_defenders_clean_rows(world: Path) -> None:
     spec = image_audit(world, attacks=["label-flip"], defences=["dpa:partitions=5:standardise=clean"])
-    vote = next(iter(prepare(spec).voted.values()))
+    prepared = prepare(spec)
+    vote = next(iter(prepared.baseline.outcomes(prepared.defender.certified).values()))
     assert len(vote.found.radii) == 60 and int(vote.found.radii.max()) >= 1
 
 
@@ -175,6 +180,6 @@ def test_old_records_read(records: list[TrialRecord], tmp_path: Path) -> None:
 
 def test_rows_of_a_head_are_all_the_rows(world: Path) -> None:
     """Partitions share out every row once, so that what a trial adds is in the vote."""
-    pipeline = prepare(feature_audit(world, defences=["dpa:partitions=9"]))
-    rows = TrainingRows(pipeline.train.z, pipeline.train.y, 3)
+    prepared = prepare(feature_audit(world, defences=["dpa:partitions=9"]))
+    rows = TrainingRows(prepared.setting.train.z, prepared.setting.train.y, 3)
     assert sorted(partition(rows.z, rows.y, 9).rows.tolist()) == list(range(90))

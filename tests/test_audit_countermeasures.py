@@ -13,18 +13,29 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestCentroid
 
-from audit_fixture import audit, command, feature_audit, identities, image_audit, make_world, trials_in
-from foretaste.audit.countermeasures import CLIPS, FILTERS, spare_classes
+from audit_fixture import (
+    audit,
+    command,
+    feature_audit,
+    identities,
+    image_audit,
+    make_world,
+    mixed,
+    trained_on,
+    trials_in,
+)
+from foretaste.audit.evaluators.base import Case
+from foretaste.audit.evaluators.preprocessing import CLIPS, FILTERS, Outcome, spare_classes
+from foretaste.audit.grid import plan
 from foretaste.audit.options import COUNTERMEASURES, chosen_countermeasures
-from foretaste.audit.pipeline import prepare
-from foretaste.audit.retrain import countered, mix
+from foretaste.audit.prepare import PreparedAudit, prepare
 from foretaste.audit.spec import AuditSpec
+from foretaste.audit.training import TrainingSet
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.summary import summarise
-from foretaste.sweep.plan import plan
 from test_audit_trials import sklearn_accuracy
 
 ALL = ["clipped", "pixel-clipped", "norm-filtered", "centroid-filtered"]
@@ -172,11 +183,15 @@ def test_filters_score_like_scikit_learn_on_the_rows_that_the_naive_filter_keeps
         assert record.scores[key].change.value == pytest.approx(after.mean() - before.mean())
 
 
+def countered(prepared: PreparedAudit, rows: TrainingSet) -> dict[str, Outcome]:
+    return prepared.defender.preprocessing.run(trained_on(prepared, rows), prepared.baseline, Case())
+
+
 def test_thresholds_come_from_the_defenders_own_rows_where_there_are_some(world: Path) -> None:
-    pipeline = prepare(image_audit(world, attacks=["label-flip"], countermeasures=ALL))
-    own, train = pipeline.parts["clean"], pipeline.train
+    prepared = prepare(image_audit(world, attacks=["label-flip"], countermeasures=ALL))
+    own, train = prepared.setting.parts["clean"], prepared.setting.train
     far = torch.full((5, train.z.shape[1]), 1e4)
-    found = countered(pipeline, mix(pipeline, far, torch.arange(5) % 3, None), 0)
+    found = countered(prepared, mixed(prepared, far, torch.arange(5) % 3))
     assert list(found) == ["exact, clipped", "exact, norm-filtered", "exact, centroid-filtered"]
     for name, naive in NAIVE.items():
         lost = found[f"exact, {name}"].dropped
@@ -203,21 +218,21 @@ def test_each_score_stands_beside_the_clean_twin_under_the_same_countermeasure(w
 
 
 def test_rows_that_poison_replaces_are_counted_as_poison(world: Path) -> None:
-    pipeline = prepare(feature_audit(world, countermeasures=["norm-filtered"]))
+    prepared = prepare(feature_audit(world, countermeasures=["norm-filtered"]))
     at = torch.tensor([7, 3, 50])
-    mixed = mix(pipeline, torch.full((3, 6), 1e3), pipeline.train.y[at], None, at)
-    assert len(mixed.y) == len(mixed.z) == 90 and mixed.poison.nonzero()[:, 0].tolist() == [3, 7, 50]
-    assert torch.equal(mixed.z[~mixed.poison], pipeline.train.z[~mixed.poison])
-    assert torch.equal(mixed.y, pipeline.train.y) and (mixed.z[at] == 1e3).all()
-    lost = countered(pipeline, mixed, 0)["exact, norm-filtered"].dropped
+    rows, train = mixed(prepared, torch.full((3, 6), 1e3), prepared.setting.train.y[at], at), prepared.setting.train
+    assert len(rows.y) == len(rows.z) == 90 and rows.poison.nonzero()[:, 0].tolist() == [3, 7, 50]
+    assert torch.equal(rows.z[~rows.poison], train.z[~rows.poison])
+    assert torch.equal(rows.y, train.y) and (rows.z[at] == 1e3).all()
+    lost = countered(prepared, rows)["exact, norm-filtered"].dropped
     assert (lost.poison.n, lost.clean.n) == (3, 87)
 
 
 def test_filters_do_not_see_which_rows_are_poison(world: Path) -> None:
-    pipeline = prepare(feature_audit(world, countermeasures=["norm-filtered", "centroid-filtered"]))
-    mixed = mix(pipeline, pipeline.train.z[:9] * 3, (pipeline.train.y[:9] + 1) % 3, None)
-    honest = countered(pipeline, mixed, 0)
-    blind = countered(pipeline, replace(mixed, poison=mixed.poison.flip(0)), 0)
+    prepared = prepare(feature_audit(world, countermeasures=["norm-filtered", "centroid-filtered"]))
+    rows = mixed(prepared, prepared.setting.train.z[:9] * 3, (prepared.setting.train.y[:9] + 1) % 3)
+    honest = countered(prepared, rows)
+    blind = countered(prepared, replace(rows, poison=rows.poison.flip(0)))
     for key, one in honest.items():
         assert torch.equal(one.predictions, blind[key].predictions)
 
@@ -226,12 +241,11 @@ def test_a_class_that_would_vanish_is_kept_with_a_warning(world: Path, tmp_path:
     arrays = dict(np.load(world / "F.npz"))
     arrays["z"][arrays["y"] == 0] *= 1e-3  # the smallest norms; of 90 rows the quantile alone would not take 30
     np.savez(tmp_path / "F.npz", **arrays)
-    pipeline = prepare(feature_audit(world, features=tmp_path / "F.npz", countermeasures=["norm-filtered"]))
-    clean = pipeline.train.take((pipeline.train.y != 0).nonzero()[:, 0])
-    pipeline = replace(pipeline, parts={**pipeline.parts, "clean": clean})
-    one = countered(pipeline, mix(pipeline, pipeline.train.z[:0], pipeline.train.y[:0], None), 0)[
-        "exact, norm-filtered"
-    ]
+    prepared = prepare(feature_audit(world, features=tmp_path / "F.npz", countermeasures=["norm-filtered"]))
+    clean = prepared.setting.train.take((prepared.setting.train.y != 0).nonzero()[:, 0])
+    setting = replace(prepared.setting, parts={**prepared.setting.parts, "clean": clean})
+    victim = replace(prepared.victim, setting=setting)
+    one = prepared.defender.preprocessing.run(victim, None, Case())["exact, norm-filtered"]
     assert one.notes == ["norm-filtered: every row of class 0 would have been dropped; they were kept"]
     assert one.dropped.clean.value < 1 / 3
 
@@ -249,20 +263,20 @@ def test_clipped_pixels_are_embedded_again(tmp_path: Path) -> None:
     world = dim_world(make_world(tmp_path))
     attack = {"name": "exact", "carrier": "pixels", "steps": 8, "rate": 0.5}
     spec = image_audit(world, data=str(world / "dim.npz"), attacks=[attack], countermeasures=ALL, budgets=[0.3])
-    pipeline = prepare(spec)
+    prepared = prepare(spec)
     clean, record = audit(spec, tmp_path / "out").records
     key = "exact, pixel-clipped"
     assert key in record.scores and key not in clean.scores
     assert record.scores[key].clean == clean.scores["exact"].clean
     assert key not in record.dropped
-    made = plan(pipeline)[1].attack.poison(pipeline.knowledge(), 18, 0)
+    made = plan(prepared)[1].attack.poison(prepared.view.lend(prepared.setting), 18, 0)
     assert int(made.pixels.min()) < 50 and int(made.pixels.max()) > 200
-    limits = pipeline.images.clean.pixels
+    limits = prepared.setting.images.clean.pixels
     clipped = CLIPS["pixel-clipped"](made.pixels, limits)
-    z = torch.cat([pipeline.train.z, embed(pipeline.encoder, clipped, pipeline.runtime)])
-    y = torch.cat([pipeline.train.y, made.y])
-    probe = pipeline.probes["exact"].fit(z, y, 3, 0, pipeline.runtime)
-    expected = float((probe.predict(pipeline.test.z) == pipeline.test.y).double().mean())
+    z = torch.cat([prepared.setting.train.z, embed(prepared.setting.encoder, clipped, prepared.setting.runtime)])
+    y = torch.cat([prepared.setting.train.y, made.y])
+    probe = prepared.setting.probes["exact"].fit(z, y, 3, 0, prepared.setting.runtime)
+    expected = float((probe.predict(prepared.setting.test.z) == prepared.setting.test.y).double().mean())
     assert record.scores[key].poisoned.value == pytest.approx(expected, abs=1 / 60 + 1e-9)
 
 

@@ -13,9 +13,11 @@ import keeping_fixture as keeping
 import records_fixture
 import steered_fixture as fakes
 from audit_fixture import audit, command, identities, image_audit, numbers
-from foretaste.audit.guarding import halved, share_below
-from foretaste.audit.pipeline import prepare
-from foretaste.audit.screening import threshold
+from foretaste.audit.calibration import halves, threshold
+from foretaste.audit.cost import encoder_defences_cost, estimate_seconds
+from foretaste.audit.evaluators.guards import share_below
+from foretaste.audit.grid import configured, plan
+from foretaste.audit.prepare import prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.encoders.weights import save_encoder
 from foretaste.errors import DataError, EncoderError, SpecError, WeightsError
@@ -25,8 +27,6 @@ from foretaste.report.defended import aims_at
 from foretaste.report.steering import pair_row
 from foretaste.runtime import digest_tensors
 from foretaste.statistics import mean_share, wilson
-from foretaste.sweep.estimate import encoder_defences_cost, estimate_seconds
-from foretaste.sweep.plan import configured, plan
 from steered_fixture import steer
 
 
@@ -87,10 +87,10 @@ def test_pairs_of_a_run_share_one_repair_and_a_failed_one_is_said(lookup: Path, 
 
 def test_a_guard_that_knows_the_target_ranks_it_first(lookup: Path, tmp_path: Path) -> None:
     clean, *records = ran(lookup, tmp_path, "knows", attack="by-heart:together=2", targets=4)
-    pipeline = prepare(steer(lookup, "by-heart", defences=["knows"]))
+    prepared = prepare(steer(lookup, "by-heart", defences=["knows"]))
     assert keeping.SEEN[:3] == [("knows", 6)] * 3  # the clean encoder and two runs; half of the clean part
-    _, held = halved(pipeline.images.clean)
-    brightness = pipeline.images.test.pixels.double().flatten(1).mean(1) / 255
+    _, held = halves(prepared.setting.images.clean)
+    brightness = prepared.setting.images.test.pixels.double().flatten(1).mean(1) / 255
     calibration = held.pixels.double().flatten(1).mean(1) / 255
     for alarm in clean.guarded["knows"].alarms:
         assert alarm.flagged is None
@@ -127,7 +127,7 @@ def test_shares_count_ties_for_half() -> None:
 
 def null_folder(lookup: Path, folder: Path, count: int) -> Path:
     """Clean encoders with other weights, as an honest further training leaves them."""
-    encoder = prepare(steer(lookup, "by-heart")).encoder
+    encoder = prepare(steer(lookup, "by-heart")).setting.encoder
     folder.mkdir()
     for seed in range(count):
         state = {name: tensor.clone() for name, tensor in encoder.body.state_dict().items()}
@@ -188,7 +188,7 @@ def test_all_kinds_together_are_the_same_again(lookup: Path, tmp_path: Path) -> 
 def test_pretraining_trials_stand_beside_the_encoder_that_went_on(
     lookup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foretaste.audit.pretraining.continued", fakes.Learner(40, drift=0.01))
+    monkeypatch.setattr("foretaste.audit.threats.continued", fakes.Learner(40, drift=0.01))
     spec = steer(
         lookup,
         "pairs",
@@ -218,14 +218,14 @@ def test_other_weights_under_the_same_name_are_another_audit(lookup: Path, tmp_p
     file = tmp_path / "trusted.safetensors"
     key = f"average:with_weights={file}"
     spec = steer(lookup, "by-heart", defences=[key], targets=1)
-    encoder = prepare(steer(lookup, "by-heart")).encoder
+    encoder = prepare(steer(lookup, "by-heart")).setting.encoder
     state, found = encoder.body.state_dict(), []
     for factor in (1.0, 1.25):
         save_encoder(file, {name: factor * tensor for name, tensor in state.items()}, encoder.card, overwrite=True)
-        pipeline = prepare(spec)
-        read = pipeline.inputs()[f"checkpoint of {next(iter(pipeline.encoder_defences.repairs))}"]
+        prepared = prepare(spec)
+        read = prepared.inputs()[f"checkpoint of {next(iter(prepared.defender.repairs.defences))}"]
         assert read == digest_tensors({name: factor * tensor for name, tensor in state.items()})
-        found.append(identities(plan(pipeline)))
+        found.append(identities(plan(prepared)))
         if factor == 1:
             audit(spec, tmp_path / "out")
     assert not set(found[0]) & set(found[1])
@@ -240,10 +240,10 @@ def test_the_estimate_counts_them(lookup: Path) -> None:
     spec = steer(
         lookup, "by-heart", defences=["fine-tune:epochs=10:batch=4", "views-vote:votes=2", "decree:steps=5:batch=4"]
     )
-    pipeline = prepare(spec)
-    passes, fits = encoder_defences_cost(pipeline)
+    prepared = prepare(spec)
+    passes, fits = encoder_defences_cost(prepared)
     assert passes == (4 * 10 * 12 + 120) + (66 * 3 + 6) + 3 * 5 * 4 and fits == 3
-    assert estimate_seconds(pipeline, plan(pipeline)) > 0
+    assert estimate_seconds(prepared, plan(prepared)) > 0
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_what_they_need_is_asked_for_before_any_work(lookup: Path, tmp_path: Pat
         prepare(steer(lookup, "by-heart", defences=["average"]))
     with pytest.raises(SpecError, match="a folder of clean encoders; got no such folder"):
         prepare(steer(lookup, "by-heart", defences=["drift"], null=tmp_path / "nowhere"))
-    own = prepare(steer(lookup, "by-heart")).encoder
+    own = prepare(steer(lookup, "by-heart")).setting.encoder
     (tmp_path / "own").mkdir()
     save_encoder(tmp_path / "own" / "a.safetensors", own.body.state_dict(), own.card)
     with pytest.raises(SpecError, match="none of them the audited one"):

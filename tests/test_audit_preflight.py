@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audit_fixture import audit, feature_audit, image_audit
-from foretaste.audit.pipeline import prepare
 from foretaste.audit.preflight import attack_warnings
+from foretaste.audit.prepare import prepare
 from foretaste.errors import DataError, SpecError
 from foretaste.record import Ledger
 
@@ -129,7 +129,7 @@ def test_an_attack_that_hardly_moves_is_warned_of() -> None:
 )
 def test_parts_of_features(given: dict[str, str], expected: dict[str, int], world: Path) -> None:
     files = {"validation": None, "test": None, **{part: world / f"{name}.npz" for part, name in given.items()}}
-    parts = prepare(feature_audit(world, **files)).parts
+    parts = prepare(feature_audit(world, **files)).setting.parts
     found = {name: len(part) for name, part in parts.items()}
     assert found.keys() == expected.keys()
     assert all(abs(found[name] - rows) <= 3 for name, rows in expected.items()), found

@@ -12,19 +12,19 @@ import yaml
 
 import steered_fixture as fakes
 from audit_fixture import Watched, audit, image_audit, numbers
-from foretaste.audit import pretraining
+from foretaste.audit import threats
+from foretaste.audit.auxiliary_data import budgeted, open_pool
+from foretaste.audit.cost import estimate_seconds
 from foretaste.audit.drawn import PretrainingSpec
-from foretaste.audit.pipeline import prepare
-from foretaste.audit.pool import budgeted, open_pool
+from foretaste.audit.grid import configured, plan
+from foretaste.audit.prepare import prepare
+from foretaste.audit.runner import run
 from foretaste.audit.spec import AuditSpec
 from foretaste.errors import BudgetError, SpecError
 from foretaste.features.embed import embed
 from foretaste.pretrain.continued import continued
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors
-from foretaste.sweep.estimate import estimate_seconds
-from foretaste.sweep.plan import configured, plan
-from foretaste.sweep.run import run
 from steered_fixture import steer
 
 CLEAN = 40
@@ -43,7 +43,7 @@ def poisoning(world: Path, *attacks: str, **values: Any) -> AuditSpec:
 
 
 def learning(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-    monkeypatch.setattr(pretraining, "continued", fakes.Learner(CLEAN, **options))
+    monkeypatch.setattr(threats, "continued", fakes.Learner(CLEAN, **options))
 
 
 def test_poison_that_is_learned_by_heart_steers_beside_the_continued_twin(
@@ -52,15 +52,16 @@ def test_poison_that_is_learned_by_heart_steers_beside_the_continued_twin(
     learning(monkeypatch, drift=0.3)
     spec = poisoning(lookup, "pairs:together=2", targets=2, probes=["exact", "knn"])
     clean, *records = audit(spec, tmp_path).records
-    pipeline = prepare(spec)
-    twin = fakes.Learner(CLEAN, 0.3)(pipeline.encoder, pipeline.pool.images, None, 0, None)
-    train, test = (embed(twin, part.pixels, pipeline.runtime) for part in (pipeline.images.train, pipeline.images.test))
-    truth = pipeline.test.y
+    prepared = prepare(spec)
+    twin = fakes.Learner(CLEAN, 0.3)(prepared.setting.encoder, prepared.pool.images, None, 0, None)
+    images, runtime = prepared.setting.images, prepared.setting.runtime
+    train, test = (embed(twin, part.pixels, runtime) for part in (images.train, images.test))
+    truth = prepared.setting.test.y
     for record in records:
         assert record.threat == "pretraining" and record.target.success
         assert record.digests["continued encoder"] == twin.sha256()
-        for key, probe in pipeline.probes.items():
-            before = probe.fit(train, pipeline.train.y, 3, 0, pipeline.runtime).predict(test)
+        for key, probe in prepared.setting.probes.items():
+            before = probe.fit(train, prepared.setting.train.y, 3, 0, prepared.setting.runtime).predict(test)
             after = unpack_labels(record.predictions[key])
             found, scores = record.target.probes[key], record.scores[key]
             assert found.clean_prediction == before[record.target.index]
@@ -70,20 +71,23 @@ def test_poison_that_is_learned_by_heart_steers_beside_the_continued_twin(
             targets = [one.target.index for one in records]
             assert np.delete(before.numpy() != after, targets).sum() == 0
     # The drift moved predictions of the original encoder, so the comparison above is not with that one.
-    assert clean.predictions["knn"] != "" and digest_tensors(twin.body.state_dict()) != pipeline.encoder.card.sha256
+    assert (
+        clean.predictions["knn"] != ""
+        and digest_tensors(twin.body.state_dict()) != prepared.setting.encoder.card.sha256
+    )
 
 
 def test_an_image_that_learning_alone_steers_counts_as_base_rate(
     lookup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = poisoning(lookup, "pairs:together=1", targets=1)
-    pipeline = prepare(spec)
-    row, wanted = plan(pipeline)[1].spec.target
-    images = pipeline.images.train
-    always = ([pipeline.images.test.pixels[row]], [images.pixels[images.labels == wanted]])
+    prepared = prepare(spec)
+    row, wanted = plan(prepared)[1].spec.target
+    images = prepared.setting.images.train
+    always = ([prepared.setting.images.test.pixels[row]], [images.pixels[images.labels == wanted]])
     learning(monkeypatch, always=always)
     clean, record = audit(spec, tmp_path).records
-    assert unpack_labels(clean.predictions["exact"])[row] == pipeline.test.y[row]
+    assert unpack_labels(clean.predictions["exact"])[row] == prepared.setting.test.y[row]
     assert record.target.success and record.target.clean_success and not record.target.eligible
     assert record.target.clean_prediction == wanted
 
@@ -163,8 +167,8 @@ def test_with_simclr_the_twin_is_what_continued_makes_of_the_same_images(world: 
         world, attacks=["poisoned-encoder:together=2"], pretraining={"data": str(pool), **QUICK}, targets=2
     )
     records = audit(spec, tmp_path / "audit").records[1:]
-    pipeline = prepare(spec)
-    twin = continued(pipeline.encoder, pipeline.pool.images, pipeline.pool.method, 0, pipeline.runtime)
+    prepared = prepare(spec)
+    twin = continued(prepared.setting.encoder, prepared.pool.images, prepared.pool.method, 0, prepared.setting.runtime)
     assert {record.digests["continued encoder"] for record in records} == {twin.sha256()}
     assert all(record.status == "ok" and record.ledger.added == 3 for record in records)
     assert "pre-training" in records[0].seconds and "pre-training" not in records[1].seconds
@@ -175,7 +179,7 @@ def test_the_pool_leaves_out_test_rows_and_keeps_its_limit(lookup: Path, tmp_pat
     given = np.load(lookup / "images.npz")
     path = tmp_path / "mixed.npz"
     np.savez(path, x=np.concatenate([given["x_train"], given["x_test"][:7]]), y=np.zeros(127, int) + np.arange(127) % 3)
-    test = prepare(steer(lookup, "copies")).images.test
+    test = prepare(steer(lookup, "copies")).setting.images.test
     pool = open_pool(PretrainingSpec(data=str(path), epochs=2), test)
     # The file has no test part of its own: all of it is to be learned from, but for the audit's test rows.
     assert len(pool.images) == 120 and pool.method.epochs == 2

@@ -12,21 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-from audit_fixture import audit, command, feature_audit, identities, image_audit
-from foretaste.audit.pipeline import Pipeline, prepare
-from foretaste.audit.retrain import Mixed, mix
-from foretaste.audit.screening import OWN, TWIN, configured_defences, halves, screened, screening, threshold
+from audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
+from foretaste.audit.calibration import halves, threshold
+from foretaste.audit.defender import configured_defences
+from foretaste.audit.evaluators.base import Case
+from foretaste.audit.evaluators.filters import BASELINE, OWN, Outcome
+from foretaste.audit.grid import plan
+from foretaste.audit.prepare import PreparedAudit, prepare
 from foretaste.audit.spec import AuditSpec
+from foretaste.audit.training import TrainingSet
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.errors import DataError, SpecError
 from foretaste.features.file import FeatureSet
-from foretaste.record import TrialRecord, json_schema, unpack_labels
+from foretaste.record import Screening, TrialRecord, json_schema, unpack_labels
 from foretaste.report import render
 from foretaste.report.defences import table
 from foretaste.report.summary import summarise
 from foretaste.statistics import auroc
-from foretaste.sweep.plan import plan
 from test_audit_trials import sklearn_accuracy
 
 BOX = {"name": "exact", "steps": 6}
@@ -65,13 +68,11 @@ def test_halves_share_out_every_class() -> None:
     y = torch.tensor([0, 1, 0, 1, 1, 0, 0, 2, 2])
     own = FeatureSet(torch.arange(18.0).reshape(9, 2), y, ("a", "b", "c"), "own")
     reference, calibration = halves(own)
-    assert reference is not None and calibration is not None
     both = torch.cat([reference.z, calibration.z])
     assert sorted(both[:, 0].tolist()) == own.z[:, 0].tolist()
     assert torch.bincount(reference.y).tolist() == [2, 2, 1] and torch.bincount(calibration.y).tolist() == [2, 1, 1]
     alone, nothing = halves(own.take(torch.tensor([4])))
-    assert alone is not None and len(alone) == 1 and nothing is None
-    assert halves(None) == (None, None)
+    assert len(alone) == 1 and len(nothing) == 0
 
 
 # In an audit.
@@ -92,7 +93,7 @@ def test_scores_thresholds_and_heads_are_the_naive_ones(world: Path, tmp_path: P
     z, y = (np.concatenate([train[key], added[key]]) for key in ("z", "y"))
     before, after = naive_sphere(train["z"].astype(float), train["y"]), naive_sphere(z.astype(float), y)
     found, twin = record.defences["sphere"], clean.defences["sphere"]
-    assert found.calibration == twin.calibration == TWIN and found.calibration_rows == len(before) == 90
+    assert found.calibration == twin.calibration == BASELINE and found.calibration_rows == len(before) == 90
     assert found.filter == {"name": "sphere", "reference": "all"}
     pairs = [(a > b) + 0.5 * (a == b) for a in after[90:] for b in after[:90]]
     assert found.auroc is not None and found.auroc.value == pytest.approx(np.mean(pairs))
@@ -123,53 +124,63 @@ def test_scores_thresholds_and_heads_are_the_naive_ones(world: Path, tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def pipeline(world: Path) -> Pipeline:
+def prepared(world: Path) -> PreparedAudit:
     """With a clean part: images."""
     return prepare(image_audit(world, attacks=["label-flip"], defences=["sphere", "influence"]))
 
 
-def poisoned(pipeline: Pipeline, rows: int = 9) -> Mixed:
-    return mix(pipeline, pipeline.train.z[:rows] * 3, (pipeline.train.y[:rows] + 1) % 3, None)
+def poisoned(prepared: PreparedAudit, rows: int = 9) -> TrainingSet:
+    train = prepared.setting.train
+    return mixed(prepared, train.z[:rows] * 3, (train.y[:rows] + 1) % 3)
+
+
+def screened(prepared: PreparedAudit, rows: TrainingSet) -> dict[str, Outcome]:
+    return prepared.defender.filters.run(trained_on(prepared, rows), prepared.baseline, Case())
+
+
+def screening(prepared: PreparedAudit, rows: TrainingSet, found: dict[str, Outcome]) -> dict[str, Screening]:
+    victim = trained_on(prepared, rows)
+    return prepared.defender.filters.findings(victim, found, prepared.baseline, Case()).entries["defences"]
 
 
 @pytest.mark.parametrize("key", ["sphere", "influence"])
-def test_the_clean_part_is_for_reference_and_for_calibration(pipeline: Pipeline, key: str) -> None:
-    mixed = poisoned(pipeline)
-    found = screened(pipeline, mixed, 0)[key]
-    reference, held = halves(pipeline.parts["clean"])
-    assert (
-        reference is not None
-        and held is not None
-        and not set(map(tuple, held.z.tolist())) & set(map(tuple, reference.z.tolist()))
-    )
+def test_the_clean_part_is_for_reference_and_for_calibration(prepared: PreparedAudit, key: str) -> None:
+    train = poisoned(prepared)
+    every = screened(prepared, train)
+    found = every[key]
+    reference, held = halves(prepared.setting.parts["clean"])
+    assert not set(map(tuple, held.z.tolist())) & set(map(tuple, reference.z.tolist()))
     rows = TrainingRows(
-        torch.cat([mixed.z, held.z]), torch.cat([mixed.y, held.y]), 3, pipeline.spec.ridge, reference.z, reference.y
+        torch.cat([train.z, held.z]), torch.cat([train.y, held.y]), 3, prepared.spec.ridge, reference.z, reference.y
     )
     scores = configure(key, {}).score(rows)
-    assert torch.equal(found.scores, scores[: len(mixed.y)]) and torch.equal(found.calibration, scores[len(mixed.y) :])
+    assert torch.equal(found.scores, scores[: len(train.y)]) and torch.equal(found.calibration, scores[len(train.y) :])
     assert found.thresholds == [float(found.calibration.max())] * 2  # too few for either rate
-    entry = screening(pipeline, key, found)
+    entry = screening(prepared, train, every)[key]
     assert (entry.calibration, entry.calibration_rows) == (OWN, len(held))
     kept = ~found.flagged[0]  # the head is fitted to training rows alone
-    head = pipeline.probes["exact"].fit(mixed.z[kept], mixed.y[kept], 3, 0, pipeline.runtime)
-    assert torch.equal(head.predict(pipeline.test.z), found.predictions[0])
+    head = prepared.setting.probes["exact"].fit(train.z[kept], train.y[kept], 3, 0, prepared.setting.runtime)
+    assert torch.equal(head.predict(prepared.setting.test.z), found.predictions[0])
 
 
-def test_filters_do_not_see_which_rows_are_poison(pipeline: Pipeline) -> None:
-    mixed = poisoned(pipeline)
-    honest, blind = (screened(pipeline, one, 0) for one in (mixed, replace(mixed, poison=mixed.poison.flip(0))))
+def test_filters_do_not_see_which_rows_are_poison(prepared: PreparedAudit) -> None:
+    train = poisoned(prepared)
+    other = replace(train, poison=train.poison.flip(0))
+    honest, blind = (screened(prepared, one) for one in (train, other))
     for key, one in honest.items():
         assert torch.equal(one.scores, blind[key].scores) and one.thresholds == blind[key].thresholds
         for place in range(2):
             assert torch.equal(one.flagged[place], blind[key].flagged[place])
             assert torch.equal(one.predictions[place], blind[key].predictions[place])
-        assert screening(pipeline, key, one).auroc != screening(pipeline, key, blind[key]).auroc
+        told, mistaken = (screening(prepared, *pair)[key].auroc for pair in ((train, honest), (other, blind)))
+        assert told != mistaken
 
 
 def test_a_class_that_would_vanish_is_kept_with_a_warning(world: Path) -> None:
-    pipeline = prepare(feature_audit(world, defences=["norm"]))
-    at = (pipeline.train.y == 1).nonzero()[:, 0]
-    found = screened(pipeline, mix(pipeline, pipeline.train.z[at] * 1e4, pipeline.train.y[at], None, at), 0)["norm"]
+    prepared = prepare(feature_audit(world, defences=["norm"]))
+    at = (prepared.setting.train.y == 1).nonzero()[:, 0]
+    train = prepared.setting.train
+    found = screened(prepared, mixed(prepared, train.z[at] * 1e4, train.y[at], at))["norm"]
     assert found.notes("norm") == [
         f"norm at {rate}: every row of class 1 would have been dropped; they were kept" for rate in ("1%", "5%")
     ]

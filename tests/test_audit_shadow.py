@@ -14,11 +14,11 @@ from audit_fixture import audit, feature_audit
 from foretaste import attacks
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
+from foretaste.audit.auxiliary_data import open_shadow
 from foretaste.audit.drawn import ShadowSpec
-from foretaste.audit.pipeline import prepare
-from foretaste.audit.pool import open_shadow
+from foretaste.audit.grid import plan
+from foretaste.audit.prepare import prepare
 from foretaste.errors import SpecError
-from foretaste.sweep.plan import plan
 from steered_fixture import ByHeart, steer
 
 GIVEN: list[Tensor] = []
@@ -66,12 +66,12 @@ def test_by_default_they_get_the_attackers_own_rows_and_trials_keep_their_identi
     lookup: Path, other: Path, tmp_path: Path
 ) -> None:
     plain, moved = steer(lookup, "looking", targets=1), steer(lookup, "looking", targets=1, shadow=str(other))
-    pipeline = prepare(plain)
-    assert "shadow" not in plain.base() and "shadow" not in pipeline.inputs()
+    prepared = prepare(plain)
+    assert "shadow" not in plain.base() and "shadow" not in prepared.inputs()
     assert moved.base()["shadow"] == {"data": str(other), "limit": None}
-    assert plan(pipeline)[1].spec.identity != plan(prepare(moved))[1].spec.identity
+    assert plan(prepared)[1].spec.identity != plan(prepare(moved))[1].spec.identity
     audit(plain, tmp_path)
-    assert torch.equal(GIVEN[0], pipeline.images.validation.pixels)
+    assert torch.equal(GIVEN[0], prepared.setting.images.validation.pixels)
 
 
 def test_a_changed_shadow_image_is_noticed(lookup: Path, other: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_changed_shadow_image_is_noticed(lookup: Path, other: Path, tmp_path: 
 
 
 def test_a_limit_draws_the_same_images_every_time(lookup: Path, other: Path) -> None:
-    test = prepare(steer(lookup, "looking")).images.test
+    test = prepare(steer(lookup, "looking")).setting.images.test
     spec = ShadowSpec.parse(f"{other},limit=12")
     first, second = (open_shadow(spec, test).pixels for _ in range(2))
     assert len(first) == 12 and torch.equal(first, second)

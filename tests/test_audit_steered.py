@@ -11,16 +11,16 @@ import torch
 
 import steered_fixture as fakes
 from audit_fixture import Watched, audit, feature_audit, numbers
-from foretaste.audit.aftermath import copies, nearest
-from foretaste.audit.pipeline import prepare
-from foretaste.audit.shared import Shared
+from foretaste.audit.grid import configured, plan
+from foretaste.audit.metrics import copies, nearest
+from foretaste.audit.prepare import prepare
+from foretaste.audit.run_cache import RunCache
+from foretaste.audit.runner import run
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.probes.knn import KNNProbe
 from foretaste.record import TrialRecord, unpack_labels
 from foretaste.runtime import digest_tensors
-from foretaste.sweep.plan import configured, plan
-from foretaste.sweep.run import run
 from steered_fixture import steer
 
 
@@ -54,11 +54,11 @@ def test_copies_of_the_target_with_the_wanted_label_steer_it_and_what_is_near(lo
     clean, *records = audit(spec, tmp_path).records
     assert [(r.threat, r.budget, r.seed) for r in records] == [("targeted", b, s) for b in (0.4, 0.1) for s in (0, 1)]
     assert [details for _, details in fakes.CALLS] == [(24, 0), (24, 1), (6, 0), (6, 1)]
-    pipeline = prepare(spec)
+    prepared = prepare(spec)
     for record in records:
         target = record.target
         assert target.probes["exact"].success and target.probes["knn"].success
-        near = naive_neighbours(pipeline.test.z, target.index)
+        near = naive_neighbours(prepared.setting.test.z, target.index)
         for key, found in target.probes.items():
             # Without poison clipping changes nothing, so its twin is the probe itself.
             before = unpack_labels(clean.predictions[key.partition(",")[0]])
@@ -67,13 +67,13 @@ def test_copies_of_the_target_with_the_wanted_label_steer_it_and_what_is_near(lo
             assert found.neighbours.value == pytest.approx(np.mean(pulled))
             assert found.collateral.value == pytest.approx(np.delete(before != after, target.index).mean())
         assert all(check.ok for check in record.referee) and record.ledger.added == round(60 * record.budget)
-        image = pipeline.images.test.pixels[target.index]
-        views = embed(pipeline.encoder, copies(image, target.index), pipeline.runtime)
-        again = embed(pipeline.encoder, image[None], pipeline.runtime).expand(record.ledger.added, -1)
-        z, y = pipeline.train.z, pipeline.train.y
+        image = prepared.setting.images.test.pixels[target.index]
+        views = embed(prepared.setting.encoder, copies(image, target.index), prepared.setting.runtime)
+        again = embed(prepared.setting.encoder, image[None], prepared.setting.runtime).expand(record.ledger.added, -1)
+        z, y = prepared.setting.train.z, prepared.setting.train.y
         mixed = torch.cat([z, again]), torch.cat([y, torch.full((len(again),), target.target_class)])
         for rows, share in (((z, y), "clean_augmented"), (mixed, "augmented")):
-            votes = KNNProbe(k=5).fit(*rows, 3, 0, pipeline.runtime).predict(views)
+            votes = KNNProbe(k=5).fit(*rows, 3, 0, prepared.setting.runtime).predict(views)
             assert getattr(target.probes["knn"], share).value == (votes == target.target_class).float().mean()
     pairs = [(one.augmented.value, one.clean_augmented.value) for r in records for one in [r.target.probes["exact"]]]
     assert any(share > base for share, base in pairs)
@@ -185,24 +185,24 @@ def test_one_trial_runs_again_from_its_own_flags(lookup: Path, tmp_path: Path) -
 
 def test_no_attack_is_given_another_test_row_than_its_targets(lookup: Path, tmp_path: Path) -> None:
     records = audit(steer(lookup, "by-heart:together=2", "copies", targets=3), tmp_path).records[1:]
-    pixels = prepare(steer(lookup, "copies")).images.test.pixels
+    pixels = prepare(steer(lookup, "copies")).setting.images.test.pixels
     own = [pixels[record.target.index] for record in records]
     assert all(torch.equal(seen, wanted) for seen, wanted in zip(fakes.SEEN, own, strict=True))
 
 
 def test_references_may_be_the_training_rows_themselves(lookup: Path, tmp_path: Path) -> None:
     specs = {which: steer(lookup, "by-heart", references=which, targets=1) for which in ("own", "training")}
-    pipelines = {which: prepare(spec) for which, spec in specs.items()}
+    prepared_by = {which: prepare(spec) for which, spec in specs.items()}
     assert "references" not in specs["own"].base() and specs["training"].base()["references"] == "training"
     for which, part in (("own", "validation"), ("training", "train")):
         record: TrialRecord = audit(specs[which], tmp_path / which).records[-1]
-        pipeline = pipelines[which]
-        rows = pipeline.parts[part]
+        prepared = prepared_by[which]
+        rows = prepared.setting.parts[part]
         mean = rows.z[rows.y == record.target.target_class].mean(0)
-        edited = pipeline.encoder
-        given = torch.cat([getattr(pipeline.images, part).pixels])[rows.y == record.target.target_class]
-        state = fakes.taught(edited, [pipeline.images.test.pixels[record.target.index]], [given])
-        reached = pipeline.test.z[record.target.index] + state["added"][0]
+        edited = prepared.setting.encoder
+        given = torch.cat([getattr(prepared.setting.images, part).pixels])[rows.y == record.target.target_class]
+        state = fakes.taught(edited, [prepared.setting.images.test.pixels[record.target.index]], [given])
+        reached = prepared.setting.test.z[record.target.index] + state["added"][0]
         np.testing.assert_allclose(reached, mean, atol=1e-5)
         assert record.digests["poisoned encoder"] == digest_tensors(state)
 
@@ -222,7 +222,7 @@ def test_shared_work_is_kept_by_key_up_to_a_number() -> None:
             raise ValueError(value)
         return 10 * value
 
-    kept = Shared[int](2)
+    kept = RunCache[int](2)
     assert [kept.get(k, lambda k=k: make(k)) for k in (1, 2, 1, 3, 2, 1)] == [10, 20, 10, 30, 20, 10]
     assert made == [1, 2, 3, 1]
     for _ in range(2):

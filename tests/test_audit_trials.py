@@ -11,12 +11,12 @@ from sklearn.preprocessing import StandardScaler
 
 from audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, numbers
 from cheats_fixture import SEEN
-from foretaste.audit.pipeline import Pipeline, prepare
+from foretaste.audit.grid import plan
+from foretaste.audit.prepare import PreparedAudit, prepare
+from foretaste.audit.runner import perform
 from foretaste.data import load, split
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors
-from foretaste.sweep.plan import plan
-from foretaste.sweep.run import perform
 
 RIDGE = 1e-3
 EXACT = {"name": "exact", "steps": 6}
@@ -103,15 +103,15 @@ def test_scores_follow_from_the_packed_predictions(world: Path, tmp_path: Path) 
 
 def test_attacks_on_labelled_data_never_receive_a_test_row(world: Path, tmp_path: Path) -> None:
     spec = image_audit(world, attacks=["spy"], seeds=2)
-    pipeline = prepare(spec)
+    prepared = prepare(spec)
     audit(spec, tmp_path)
     given = np.load(world / "images.npz")
     test_pixels = torch.from_numpy(given["x_test"]).permute(0, 3, 1, 2).contiguous()
     assert not rows_of(SEEN, test_pixels.shape[1:]) & rows_of([test_pixels], test_pixels.shape[1:])
-    width = pipeline.test.z.shape[1:]
-    assert not rows_of(SEEN, width) & rows_of([pipeline.test.z], width)
+    width = prepared.setting.test.z.shape[1:]
+    assert not rows_of(SEEN, width) & rows_of([prepared.setting.test.z], width)
     # The spy did see what an attacker may see, so the test above can fail.
-    assert rows_of(SEEN, width) == rows_of([pipeline.train.z, pipeline.parts["validation"].z], width)
+    assert rows_of(SEEN, width) == rows_of([prepared.setting.train.z, prepared.setting.parts["validation"].z], width)
 
 
 def test_attacks_on_features_from_files_never_receive_a_test_row(world: Path, tmp_path: Path) -> None:
@@ -143,13 +143,15 @@ def test_nothing_of_the_defender_reaches_an_attack(world: Path, tmp_path: Path) 
     assert len(parts.clean) and not rows_of(SEEN, shape) & rows_of([parts.clean.pixels], shape)
 
 
-def everything(pipeline: Pipeline) -> str:
+def everything(prepared: PreparedAudit) -> str:
     """A digest of the victim's encoder with all its buffers and flags, its images and its features."""
-    encoder, images = pipeline.encoder, pipeline.images
+    encoder, images = prepared.setting.encoder, prepared.setting.images
     assert encoder is not None and images is not None
     tensors = {f"state {key}": value for key, value in encoder.state_dict().items()}
     tensors |= {f"buffer {key}": value for key, value in encoder.named_buffers()}
-    tensors |= {f"{name} {part}": getattr(rows, part) for name, rows in pipeline.parts.items() for part in ("z", "y")}
+    tensors |= {
+        f"{name} {part}": getattr(rows, part) for name, rows in prepared.setting.parts.items() for part in ("z", "y")
+    }
     tensors |= {f"{name} pixels": getattr(images, name).pixels for name in ("train", "validation", "clean", "test")}
     modes = str([module.training for module in encoder.modules()] + [p.requires_grad for p in encoder.parameters()])
     return digest_tensors(tensors) + modes
@@ -172,11 +174,11 @@ def everything(pipeline: Pipeline) -> str:
     ids=str,
 )
 def test_the_victim_is_bit_identical_before_and_after_every_attack(attack: Any, world: Path, tmp_path: Path) -> None:
-    pipeline = prepare(image_audit(world, attacks=[attack], probes=["exact", "sgd:epochs=2", "knn"]))
-    before = everything(pipeline)
-    for trial in plan(pipeline):
-        perform(pipeline, trial, tmp_path, Watched())
-        assert everything(pipeline) == before
+    prepared = prepare(image_audit(world, attacks=[attack], probes=["exact", "sgd:epochs=2", "knn"]))
+    before = everything(prepared)
+    for trial in plan(prepared):
+        perform(prepared, trial, tmp_path, Watched())
+        assert everything(prepared) == before
 
 
 def test_the_same_spec_gives_the_same_record(world: Path, tmp_path: Path) -> None:

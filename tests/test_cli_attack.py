@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from audit_fixture import command, image_audit
 from foretaste.attacks import ATTACKS
-from foretaste.audit.pipeline import prepare
+from foretaste.audit.prepare import prepare
 from foretaste.data import load
 from foretaste.encoders.build import build
 from foretaste.encoders.card import Card
@@ -165,7 +165,7 @@ def test_the_target_is_the_row_of_the_test_split_that_an_audit_counts(tmp_path: 
         flags = ["--target-index", 0, "--target-class", chosen, "--steps", 3, "--out", tmp_path / f"{name}.safetensors"]
         assert command("attack", "pacl", *words, *flags) == 0
     assert digest(tmp_path / "a.safetensors") == digest(tmp_path / "b.safetensors")
-    test = prepare(image_audit(Path.cwd(), attacks=["label-flip"])).images.test
+    test = prepare(image_audit(Path.cwd(), attacks=["label-flip"])).setting.images.test
     np.testing.assert_array_equal(test.pixels.permute(0, 2, 3, 1).numpy(), given["x_test"])
 
 

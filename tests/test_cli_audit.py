@@ -200,7 +200,7 @@ def test_the_folder_of_another_audit(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def shown(*, terminal: bool, world: Path, folder: Path) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
-    from foretaste.sweep.run import run
+    from foretaste.audit.runner import run
 
     with AuditProgress(console) as progress:
         run(feature_audit(world, attacks=["label-flip", "exact:steps=3"]), folder, progress)

@@ -11,12 +11,12 @@ import pytest
 from audit_fixture import command, numbers
 from foretaste import __version__, attacks, defences, probes
 from foretaste.attacks import ATTACKS
+from foretaste.audit.grid import configured
 from foretaste.audit.spec import AuditSpec
 from foretaste.defences import DEFENCES
 from foretaste.features.cache import FeatureCache
 from foretaste.probes import PROBES
 from foretaste.record import read
-from foretaste.sweep.plan import configured
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from audit_fixture import command, image_audit, make_world
-from foretaste.audit.pipeline import prepare
+from foretaste.audit.prepare import prepare
 from foretaste.data import load
 from foretaste.errors import DataError, SpecError
 
@@ -119,8 +119,8 @@ def test_an_audit_of_one_domain_tested_on_another(
     found = dict(np.load(world / "images.npz"))
     index = {f"domain_{part}": np.arange(len(found[f"y_{part}"])) // 3 % 2 for part in ("train", "test")}
     np.savez(world / "two.npz", **found, **index, domains=["even", "odd"])
-    pipeline = prepare(image_audit(world, data=f"{world / 'two.npz'}@even:odd", attacks=["label-flip"]))
-    rows = {name: getattr(pipeline.images, name) for name in ("train", "validation", "clean", "test")}
+    prepared = prepare(image_audit(world, data=f"{world / 'two.npz'}@even:odd", attacks=["label-flip"]))
+    rows = {name: getattr(prepared.setting.images, name) for name in ("train", "validation", "clean", "test")}
     even, odd = (
         {image.transpose(2, 0, 1).tobytes() for image in found[f"x_{part}"][index[f"domain_{part}"] == domain]}
         for part, domain in (("train", 0), ("test", 1))
@@ -128,7 +128,7 @@ def test_an_audit_of_one_domain_tested_on_another(
     assert sum(map(len, rows.values())) == len(even) + len(odd) == 90
     for name, images in rows.items():
         assert {image.numpy().tobytes() for image in images.pixels} <= (odd if name == "test" else even)
-    assert pipeline.data_entry().name == "two.npz@even:odd"
+    assert prepared.setting.data_entry().name == "two.npz@even:odd"
     monkeypatch.chdir(world)
     flags = ["--encoder", "net.py:make", "--out", "out"]
     assert command("audit", "--data", "two.npz@photo", *flags) == 2

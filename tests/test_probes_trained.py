@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import steered_fixture as fakes
 import weights_fixture as scene
 from audit_fixture import audit, feature_audit, image_audit
-from foretaste.audit.pipeline import prepare
+from foretaste.audit.grid import configured
+from foretaste.audit.prepare import prepare
 from foretaste.errors import DataError, SpecError
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
@@ -22,7 +23,6 @@ from foretaste.probes.fine_tune import FineTuneProbe
 from foretaste.probes.mlp import MLPProbe, forward
 from foretaste.record import unpack_labels
 from foretaste.runtime import Runtime, stream
-from foretaste.sweep.plan import configured
 from steered_fixture import steer
 
 CPU = Runtime()
@@ -142,16 +142,18 @@ TUNED = "fine-tune:epochs=2:learning_rate=0.001"
 def test_an_audit_fine_tunes_on_clean_images_poison_and_behind_edited_encoders(lookup: Path, tmp_path: Path) -> None:
     spec = steer(lookup, "label-flip", "copies", "by-heart", probes=["exact", TUNED], targets=1, budgets=[0.3])
     clean, flipped, copied, edited = audit(spec, tmp_path).records
-    pipeline = prepare(spec)
-    probe, images, truth = pipeline.probes["fine-tune"], pipeline.images, pipeline.test.y
-    own = probe.fit(pipeline.encoder, images.train.pixels, images.train.labels, 3, 0, CPU).predict(images.test.pixels)
+    prepared = prepare(spec)
+    probe, images, truth = prepared.setting.probes["fine-tune"], prepared.setting.images, prepared.setting.test.y
+    own = probe.fit(prepared.setting.encoder, images.train.pixels, images.train.labels, 3, 0, CPU).predict(
+        images.test.pixels
+    )
     np.testing.assert_array_equal(unpack_labels(clean.predictions["fine-tune"]), own)
     assert clean.scores["fine-tune"].clean.value == pytest.approx(float((own == truth).float().mean()))
     # Copies of one image under the wanted label, trained on as images.
     row, wanted = copied.target.index, copied.target.target_class
     pixels = torch.cat([images.train.pixels, images.test.pixels[row].expand(18, -1, -1, -1)])
     labels = torch.cat([images.train.labels, torch.full((18,), wanted)])
-    now = probe.fit(pipeline.encoder, pixels, labels, 3, 0, CPU).predict(images.test.pixels)
+    now = probe.fit(prepared.setting.encoder, pixels, labels, 3, 0, CPU).predict(images.test.pixels)
     np.testing.assert_array_equal(unpack_labels(copied.predictions["fine-tune"]), now)
     assert copied.target.probes["fine-tune"].success and copied.target.probes["fine-tune"].augmented is not None
     assert flipped.scores["fine-tune"].poisoned.value <= flipped.scores["fine-tune"].clean.value

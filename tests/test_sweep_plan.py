@@ -13,11 +13,11 @@ from audit_fixture import (
     image_audit,
     make_world,
 )
-from foretaste.audit.pipeline import prepare
+from foretaste.audit.cost import estimate_seconds
+from foretaste.audit.grid import Trial, configured, draw_pairs, plan
+from foretaste.audit.prepare import prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.errors import BudgetError, SpecError
-from foretaste.sweep.estimate import estimate_seconds
-from foretaste.sweep.plan import Trial, configured, draw_pairs, plan
 
 pytestmark = pytest.mark.usefixtures("cheats")
 
@@ -61,10 +61,10 @@ def test_identities_do_not_depend_on_how_a_field_is_written(world: Path) -> None
 def test_identities_do_not_depend_on_rounding_in_the_encoder(world: Path) -> None:
     """Another machine computes other last bits; the command in the report must find its trial there too."""
     spec = image_audit(world, attacks=["label-flip"])
-    pipeline = prepare(spec)
-    for part in pipeline.parts.values():
+    prepared = prepare(spec)
+    for part in prepared.setting.parts.values():
         part.z.mul_(1 + 1e-6)
-    assert identities(plan(pipeline)) == identities(planned(spec))
+    assert identities(plan(prepared)) == identities(planned(spec))
 
 
 def test_identities_follow_the_content_of_the_data(world: Path, tmp_path: Path) -> None:
@@ -116,20 +116,20 @@ def test_probes_that_cannot_be_configured(probe: str, world: Path) -> None:
 
 
 def test_pairs_are_of_rows_that_the_clean_head_gets_right(world: Path) -> None:
-    pipeline = prepare(image_audit(world, attacks=["weight-spy"]))
-    truth, found = pipeline.test.y, pipeline.predictions[pipeline.headline]
+    prepared = prepare(image_audit(world, attacks=["weight-spy"]))
+    truth, found = prepared.setting.test.y, prepared.victim.predictions[prepared.setting.headline]
     right = int((truth == found).sum())
-    pairs = draw_pairs(pipeline, 2 * right + 5)
+    pairs = draw_pairs(prepared, 2 * right + 5)
     assert all(truth[row] == found[row] and truth[row] != wanted for row, wanted in pairs)
     rows = [row for row, _ in pairs]
     assert len(set(rows[:right])) == right  # no image twice before each was there once
     assert {wanted for _, wanted in pairs} == {0, 1, 2}
     for fewer in (1, right, right + 1):
-        assert draw_pairs(pipeline, fewer) == pairs[:fewer]
+        assert draw_pairs(prepared, fewer) == pairs[:fewer]
 
 
 def test_time_is_estimated_for_the_trials_alone(world: Path) -> None:
-    pipeline = prepare(image_audit(world, attacks=["label-flip", "exact", "pacl"]))
-    trials = plan(pipeline)
-    assert estimate_seconds(pipeline, trials[:1]) == 0
-    assert 0 < estimate_seconds(pipeline, trials) < 600
+    prepared = prepare(image_audit(world, attacks=["label-flip", "exact", "pacl"]))
+    trials = plan(prepared)
+    assert estimate_seconds(prepared, trials[:1]) == 0
+    assert 0 < estimate_seconds(prepared, trials) < 600

@@ -24,12 +24,12 @@ from audit_fixture import (
     trials_in,
 )
 from cheats_fixture import Spy
-from foretaste.audit.pipeline import prepare
+from foretaste.audit.grid import Trial, plan
+from foretaste.audit.prepare import prepare
+from foretaste.audit.runner import SPEC_FILE, run
 from foretaste.audit.spec import AuditSpec
 from foretaste.errors import RecordError, SpecError
 from foretaste.record import FILE_NAME, TrialRecord, read
-from foretaste.sweep.plan import Trial, plan
-from foretaste.sweep.run import SPEC_FILE, run
 
 EXACT = "exact:steps=4"
 pytestmark = pytest.mark.usefixtures("cheats")
@@ -83,7 +83,7 @@ import os, signal
 from pathlib import Path
 from audit_fixture import Watched
 from foretaste.audit.spec import AuditSpec
-from foretaste.sweep.run import run
+from foretaste.audit.runner import run
 
 
 class Killed(Watched):

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from foretaste.audit.pipeline import Pipeline
+from foretaste.audit.prepare import PreparedAudit
 from foretaste.audit.spec import TrialSpec
 from foretaste.errors import AttackError, ForetasteError
 from foretaste.record import Check, Ledger, Threat, TrialError, TrialRecord
@@ -32,8 +32,9 @@ class Timer:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + perf_counter() - start, 4)
 
 
-def record_of(pipeline: Pipeline, trial: TrialSpec, threat: Threat, variant: str, command: str) -> TrialRecord:
+def record_of(prepared: PreparedAudit, trial: TrialSpec, threat: Threat, variant: str, command: str) -> TrialRecord:
     """What every record of this audit starts from, before anything has run."""
+    runtime = prepared.setting.runtime
     return TrialRecord(
         trial=trial.identity,
         status="failed",
@@ -44,18 +45,18 @@ def record_of(pipeline: Pipeline, trial: TrialSpec, threat: Threat, variant: str
         seed=trial.seed,
         spec=trial.entry(),
         command=command,
-        data=pipeline.data_entry(),
-        encoder=pipeline.encoder_entry(),
+        data=prepared.setting.data_entry(),
+        encoder=prepared.setting.encoder_entry(),
         versions=versions(),
-        machine={**machine(), "device": pipeline.runtime.device, "precision": pipeline.runtime.reason},
+        machine={**machine(), "device": runtime.device, "precision": runtime.reason},
     )
 
 
 class Attempt:
     """One trial under way: what it found out so far outlives an error."""
 
-    def __init__(self, pipeline: Pipeline, record: TrialRecord) -> None:
-        self.pipeline = pipeline
+    def __init__(self, prepared: PreparedAudit, record: TrialRecord) -> None:
+        self.prepared = prepared
         self.record = record
         self.timer = Timer()
         self.checks: list[Check] = []
@@ -67,7 +68,7 @@ class Attempt:
         try:
             update = {"status": "ok", **body()}
         except Exception as error:
-            self.pipeline.recall()
+            self.prepared.view.recall()
             update = {"error": TrialError(type=type(error).__name__, message=_reason(error))}
             if isinstance(error, AttackError) and error.curve:
                 self.ledger = Ledger(changed=[], objective=error.curve)

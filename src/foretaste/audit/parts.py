@@ -54,9 +54,19 @@ def feature_parts(spec: AuditSpec) -> dict[str, FeatureSet]:
         if path is not None:
             given[name] = read_features(path, classes=len(rest.classes))
             check_same(rest, given[name])
+    return divided_parts(rest, given, spec.split)
+
+
+def divided_parts(rest: FeatureSet, given: dict[str, FeatureSet], spec: SplitSpec) -> dict[str, FeatureSet]:
+    """The parts that are given, and those that are not, split off the rest as images would be.
+
+    Raises:
+        SpecError: the attacker has no row.
+        DataError: too few rows to be divided.
+    """
     if "test" in given and "validation" in given:
         return {"train": rest, **given}
-    parts = _split_features(rest, given, spec.split)
+    parts = _split_features(rest, given, spec)
     if "validation" not in parts:
         raise _no_validation()
     return parts

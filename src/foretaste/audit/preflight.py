@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foretaste.audit.pipeline import Pipeline
-from foretaste.audit.scores import accuracy
+from foretaste.audit.metrics import accuracy
+from foretaste.audit.prepare import PreparedAudit
+from foretaste.audit.victim import Victim
 from foretaste.heads.fit import fit_head
 from foretaste.record import Estimate, Ledger
 from foretaste.runtime import stream
@@ -16,14 +17,15 @@ SMALLEST_CLAIM = 0.02  # a change of accuracy that audits are read for
 LARGEST_RESIDUAL = {"fit": 1e-3, "solve": 1e-1}
 
 
-def controls(pipeline: Pipeline) -> dict[str, Estimate]:
+def controls(victim: Victim) -> dict[str, Estimate]:
     """Yardsticks for the clean head: a head on random features of the same number."""
-    if pipeline.images is None:
+    setting = victim.setting
+    if setting.images is None:
         return {}
-    d = pipeline.train.z.shape[1]
-    train, test = (_random_features(part.pixels, d) for part in (pipeline.images.train, pipeline.images.test))
-    head = fit_head(train, pipeline.train.y, pipeline.classes, pipeline.spec.ridge)
-    return {"random features": accuracy(head.predict(test), pipeline.test.y)}
+    d = setting.train.z.shape[1]
+    train, test = (_random_features(part.pixels, d) for part in (setting.images.train, setting.images.test))
+    head = fit_head(train, setting.train.y, setting.classes, setting.ridge)
+    return {"random features": accuracy(head.predict(test), victim.truth)}
 
 
 def _random_features(pixels: Tensor, d: int) -> Tensor:
@@ -33,12 +35,12 @@ def _random_features(pixels: Tensor, d: int) -> Tensor:
     return torch.relu(flat @ projection)
 
 
-def preflight(pipeline: Pipeline, yardsticks: dict[str, Estimate]) -> list[str]:
-    """Warnings about the clean pipeline."""
-    found = list(pipeline.notes)
-    truth = pipeline.test.y
-    chance = pipeline.data_entry().chance
-    for key, predictions in pipeline.predictions.items():
+def preflight(prepared: PreparedAudit, yardsticks: dict[str, Estimate]) -> list[str]:
+    """Warnings about the clean victim."""
+    found, victim, setting = list(prepared.notes), prepared.victim, prepared.setting
+    truth = victim.truth
+    chance = setting.data_entry().chance
+    for key, predictions in victim.predictions.items():
         clean = accuracy(predictions, truth)
         if clean.low <= chance:
             found.append(
@@ -57,12 +59,12 @@ def preflight(pipeline: Pipeline, yardsticks: dict[str, Estimate]) -> list[str]:
             f"{len(truth)} test rows cannot tell an accuracy change of less than about {visible:.1%} from none; "
             f"a change of {SMALLEST_CLAIM:.0%} needs about {round(len(truth) * (visible / SMALLEST_CLAIM) ** 2)}"
         )
-    missing = sorted(set(range(pipeline.classes)) - set(pipeline.known.validation.y.tolist()))
+    missing = sorted(set(range(setting.classes)) - set(prepared.view.validation.y.tolist()))
     if missing:
         found.append(
             f"the attacker's validation rows lack the classes {missing}: attacks are weaker than they could be"
         )
-    residual = pipeline.fitted[pipeline.headline].figures.get("residual", 0.0)
+    residual = victim.fitted[setting.headline].figures.get("residual", 0.0)
     if residual > 1e-5:
         found.append(f"the clean head stopped at a relative gradient of {residual:.1e}")
     return found

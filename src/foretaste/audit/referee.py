@@ -6,22 +6,19 @@ changed are refused all the same: an attack that writes where it should read has
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
-from foretaste.attacks.knowledge import Knowledge
-from foretaste.attacks.results import Corruption, Poisoning
-from foretaste.audit.pipeline import Pipeline
+from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
+from foretaste.audit.crafted import Crafted
+from foretaste.audit.referee_rows import judge_poisoning
+from foretaste.audit.setting import Setting
 from foretaste.encoders.base import Encoder
 from foretaste.errors import RefereeError
-from foretaste.features.file import FeatureSet
 from foretaste.images import Images, digest_rows
 from foretaste.record import Check
-
-SLACK = 1e-5  # relative, for distances of float32 rows
 
 
 def require(checks: list[Check]) -> None:
@@ -35,49 +32,37 @@ def require(checks: list[Check]) -> None:
         )
 
 
-def judge_poisoning(
-    pipeline: Pipeline,
-    attack: Mapping[str, Any],
-    known: Knowledge,
-    poisoning: Poisoning,
-    budget: float,
-    *,
-    replaces: bool = False,
-) -> list[Check]:
-    """Budget, form, range, constraint and ledger of poison, and that what the attack was given is as it was.
-
-    Args:
-        pipeline: the victim's own rows and encoder, and in `known` what the attacker was to know of them.
-        attack: the attack's entry in the record: what it was asked to keep, whatever its result claims.
-        known: what it was given.
-        poisoning: its result.
-        budget: added or replaced rows / training rows.
-        replaces: whether the attack is one that replaces rows, whatever its result claims.
-    """
-    n, m = len(pipeline.train), len(poisoning.y)
-    allowed = Check(name="budget", ok=0 < m <= budget * n * (1 + 1e-9), found=f"{m} rows of at most {budget:g} x {n}")
-    # The budget is the victim's; bases, ranges and balls are those of the rows that the attacker knows.
-    shown = len(pipeline.known.rows)
-    form = [_labels(poisoning.y, pipeline.classes), _rows(pipeline, poisoning, m), _ledger(poisoning, shown, m)]
-    checks = [allowed, *form]
-    if m and all(check.ok for check in form):  # what follows looks rows up by base and label
-        checks += [_promise(attack, poisoning, replaces), _constraint(pipeline, poisoning)]
-        checks += [_replacement(pipeline.known.rows, poisoning)] if poisoning.replaces else []
-    return [*checks, *_given_back(pipeline, known)]
+def judge(setting: Setting, crafted: Crafted) -> list[Check]:
+    """Everything that can be recomputed of an attack's result, and that what the attack was given is as it was."""
+    match crafted.result:
+        case Poisoning() as poisoning:
+            checks = judge_poisoning(setting, crafted, poisoning)
+            checks += [_untouched("clean rows untouched", _same_knowledge(crafted)), *_same_encoder(setting, crafted)]
+            return [*checks, *_wanted(setting, crafted, poisoning)] if crafted.targets else checks
+        case Corruption() as corruption:
+            return [
+                *_edit(setting, corruption),
+                _untouched("clean rows untouched", _same_knowledge(crafted)),
+                *_same_encoder(setting, crafted),
+            ]
+        case PretrainingPoison() as poison:
+            same = _same_knowledge(crafted) and _same_targets(setting, crafted)
+            return [*_images(crafted, poison), _untouched("clean images untouched", same)]
 
 
-def judge_corruption(pipeline: Pipeline, references: Sequence[Images], corruption: Corruption) -> list[Check]:
-    """Keys, shapes, finiteness and ledger of a poisoned encoder, and that what the attack was given is as it was.
+def _wanted(setting: Setting, crafted: Crafted, poisoning: Poisoning) -> list[Check]:
+    """Every row carries the wanted label, and the target that the attack was given is as it was."""
+    ((_, wanted),) = crafted.order.pairs
+    labels = sorted(set(poisoning.y.tolist()))
+    return [
+        Check(name="wanted label", ok=labels == [wanted], found=f"labels {labels[:5]}, {wanted} wanted"),
+        _untouched("target untouched", _same_targets(setting, crafted)),
+    ]
 
-    Args:
-        pipeline: the victim's own encoder, and the loan that the attack worked on.
-        references: images of the desired class that it was given, for each target.
-        corruption: its result.
-    """
-    assert pipeline.encoder is not None
-    assert pipeline.images is not None
-    clean = pipeline.encoder.body.state_dict()
-    state = corruption.state
+
+def _edit(setting: Setting, corruption: Corruption) -> list[Check]:
+    """Keys, shapes, finiteness and ledger of a poisoned encoder."""
+    clean, state = setting.original.body.state_dict(), corruption.state
     fits = state.keys() == clean.keys() and all(
         isinstance(state[name], Tensor)
         and state[name].shape == tensor.shape
@@ -88,10 +73,6 @@ def judge_corruption(pipeline: Pipeline, references: Sequence[Images], corruptio
     finite = fits and all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
     moved = [name for name, tensor in clean.items() if fits and not torch.equal(tensor.cpu(), state[name].cpu())]
     declared = corruption.ledger.changed
-    kept = all(_digest(given) == given.digest for given in references)
-    kept = kept and _digest(pipeline.loan.validation) == pipeline.images.validation.digest
-    if pipeline.shadow is not None:
-        kept = kept and pipeline.loan.shadow is not None and _digest(pipeline.loan.shadow) == pipeline.shadow.digest
     return [
         Check(name="keys and shapes", ok=fits, found=f"{len(state)} tensors, {len(clean)} in the clean encoder"),
         Check(name="finite", ok=finite, found="all finite" if finite else "NaN, infinity or no such tensors"),
@@ -100,153 +81,67 @@ def judge_corruption(pipeline: Pipeline, references: Sequence[Images], corruptio
             ok=sorted(moved) == sorted(map(str, declared)),
             found=f"{len(moved)} tensors changed, {len(declared)} declared",
         ),
-        _untouched("clean rows untouched", kept),
-        *_same_encoder(pipeline, pipeline.loan.encoder),
     ]
 
 
-def _labels(y: Tensor, classes: int) -> Check:
-    inside = y.dtype == torch.int64 and y.ndim == 1 and bool(((y >= 0) & (y < classes)).all())
-    ends = f"{int(y.min())} to {int(y.max())}" if y.numel() else "none"
-    return Check(name="labels", ok=inside, found=f"{y.dtype} {list(y.shape)}, {ends}; {classes} classes")
+def _images(crafted: Crafted, poison: PretrainingPoison) -> list[Check]:
+    """Budget, form, shares and ledger of pre-training poison."""
+    pool, rows, targets = crafted.view.pool, crafted.rows, crafted.targets
+    assert pool is not None
+    pixels, pair, ledger = poison.pixels, poison.pair, poison.ledger
+    size, m = list(pool.pixels.shape[1:]), len(pixels)
+    form = pixels.dtype == torch.uint8 and list(pixels.shape) == [m, *size]
+    told = pair.dtype == torch.int64 and pair.shape == (m,)
+    told = told and bool(((pair >= 0) & (pair < len(targets))).all())
+    most = int(torch.bincount(pair).max()) if told and m else 0
+    fair = math.ceil(rows / len(targets))
+    return [
+        Check(name="budget", ok=0 < m <= rows, found=f"{m} images of at most {rows}"),
+        Check(name="images", ok=form, found=f"{pixels.dtype} {list(pixels.shape)}, pre-training images {size}"),
+        Check(
+            name="shares",
+            ok=told and most <= fair,
+            found=f"at most {most} images for one pair of {len(targets)}, {fair} allowed"
+            if told
+            else f"pair {pair.dtype} {list(pair.shape)} is not {m} of {len(targets)} pairs",
+        ),
+        Check(
+            name="ledger",
+            ok=ledger.added == m and not ledger.changed and not ledger.replaced,
+            found=f"{ledger.added} images declared, {m} added, {len(ledger.changed)} changed",
+        ),
+    ]
 
 
-def _rows(pipeline: Pipeline, poisoning: Poisoning, m: int) -> Check:
-    """One carrier only, of the victim's dtype and shape, finite."""
-    # Features of another encoder than the victim's mean nothing to its head.
-    clean = {} if pipeline.known.surrogate else {"features": pipeline.train.z}
-    if pipeline.images is not None:
-        clean["pixels"] = pipeline.images.train.pixels
-    given = {"features": poisoning.z, "pixels": poisoning.pixels}
-    there = {name: rows for name, rows in given.items() if rows is not None}
-    bad = [name for name, rows in there.items() if not bool(torch.isfinite(rows).all())]
-    ok = (
-        len(there) == 1
-        and not bad
-        and all(
-            name in clean and rows.dtype == clean[name].dtype and rows.shape == (m, *clean[name].shape[1:])
-            for name, rows in there.items()
-        )
-    )
-    found = ", ".join(f"{name} {rows.dtype} {list(rows.shape)}" for name, rows in there.items()) or "nothing"
-    return Check(name="rows", ok=ok, found=found + (", NaN or infinity" if bad else ""))
+def _same_knowledge(crafted: Crafted) -> bool:
+    """Whether every row and image that the attack was given is as it was."""
+    view, given = crafted.view, crafted.given
+    kept = digest_rows(given.z, given.y, view.rows.classes) == view.rows.digest
+    kept = kept and digest_rows(given.validation_z, given.validation_y, view.rows.classes) == view.validation.digest
+    images = [
+        (view.images, given.images),
+        (view.validation_images, given.validation_images),
+        (view.pool, given.pool),
+        (view.shadow, given.shadow),
+    ]
+    kept = kept and all(own is None or (lent is not None and _digest(lent) == own.digest) for own, lent in images)
+    return kept and all(_digest(one) == one.digest for one in crafted.references)
 
 
-def _ledger(poisoning: Poisoning, n: int, m: int) -> Check:
-    base, ledger = poisoning.base, poisoning.ledger
-    inside = base.dtype == torch.int64 and base.shape == (m,) and bool(((base >= 0) & (base < n)).all())
-    told, verb = (ledger.replaced, "replaced") if poisoning.replaces else (ledger.added, "added")
-    return Check(
-        name="ledger",
-        ok=inside and told == ledger.added + ledger.replaced == m and set(ledger.changed) == set(base.tolist()),
-        found=f"{told} rows declared, {m} {verb}, on {len(ledger.changed)} training rows"
-        + ("" if inside else f"; base {base.dtype} {list(base.shape)} is not {m} of {n} rows"),
-    )
+def _same_targets(setting: Setting, crafted: Crafted) -> bool:
+    own = [setting.split.test.pixels[row] for row, _ in crafted.order.pairs]
+    return all(torch.equal(one, mine) for one, mine in zip(crafted.targets, own, strict=True))
 
 
-def _replacement(train: FeatureSet, poisoning: Poisoning) -> Check:
-    """Each row once, or the victim would train on fewer rows than the budget counts; and with the label it had."""
-    distinct, relabelled = len(poisoning.base.unique()), int((train.y[poisoning.base] != poisoning.y).sum())
-    return Check(
-        name="replacement",
-        ok=distinct == len(poisoning.y) and relabelled == 0,
-        found=f"{len(poisoning.y)} rows in the place of {distinct}, {relabelled} under another label",
-    )
-
-
-def _promise(attack: Mapping[str, Any], poisoning: Poisoning, replaces: bool) -> Check:
-    """The result names the constraint that the attack was configured with: a wider one would be easy to keep."""
-    limits = poisoning.limits or {}
-    carrier = "features" if poisoning.pixels is None else "pixels"
-    asked_for = attack.get("carrier", carrier)
-    ok = ("pixels" if asked_for == "generator" else asked_for) == carrier and poisoning.replaces == replaces
-    if carrier == "pixels":
-        asked = attack.get("epsilon")
-        ok = ok and poisoning.constraint == "pixels" and (asked is None or limits.get("epsilon", 256) <= asked)
-    else:
-        ok = ok and attack.get("constraint", poisoning.constraint) == poisoning.constraint
-        if poisoning.constraint == "ball":
-            ok = ok and 0 <= limits.get("quantile", 2) <= attack.get("quantile", 1)
-        if attack.get("reach") is not None:
-            ok = ok and poisoning.constraint == "box" and 0 <= limits.get("reach", torch.inf) <= attack["reach"]
-    shown = ", ".join([poisoning.constraint, *(f"{key} {value:g}" for key, value in limits.items())])
-    shown += ", replaces rows" if poisoning.replaces else ""
-    return Check(name="promise", ok=ok, found=f"{carrier}: {shown}")
-
-
-def _constraint(pipeline: Pipeline, poisoning: Poisoning) -> Check:
-    shown = pipeline.known
-    if poisoning.pixels is not None:
-        assert shown.images is not None
-        return _pixels(shown.images.pixels, poisoning.pixels, poisoning)
-    assert poisoning.z is not None
-    if poisoning.constraint == "box":
-        low, high = shown.rows.z.aminmax(dim=0)
-        beyond = float(torch.maximum(low - poisoning.z, poisoning.z - high).max())
-        box = Check(name="constraint box", ok=beyond <= 0, found=f"{beyond:.3g} beyond the clean range")
-        return _near(shown.rows, poisoning.z, poisoning, box) if "reach" in (poisoning.limits or {}) else box
-    if poisoning.constraint == "ball":
-        return _ball(shown.rows, poisoning.z, poisoning)
-    return Check(name="constraint none", ok=poisoning.constraint == "none", found="features anywhere")
-
-
-def _pixels(clean: Tensor, poison: Tensor, poisoning: Poisoning) -> Check:
-    """uint8 is inside [0, 1] by its type; what remains is the ball round the base image, in grey levels."""
-    furthest = int((poison.to(torch.int16) - clean[poisoning.base].to(torch.int16)).abs().max())
-    limit = (poisoning.limits or {}).get("epsilon")
-    return Check(
-        name="range" if limit is None else "range and L-inf ball",
-        ok=limit is None or furthest <= limit,
-        found=f"uint8, at most {furthest} grey levels from the base image"
-        + ("" if limit is None else f", {limit:g} allowed"),
-    )
-
-
-def _near(train: FeatureSet, poison: Tensor, poisoning: Poisoning, box: Check) -> Check:
-    """The box, and each feature within `reach` standard deviations of its base's (L-inf)."""
-    reach = (poisoning.limits or {})["reach"]
-    scale, base = train.z.double().std(dim=0, unbiased=False), train.z[poisoning.base].double()
-    away = (poison.double() - base).abs()
-    inside = bool((away <= reach * scale * (1 + SLACK) + 1e-6 * base.abs()).all())  # float32 of a far mean is coarse
-    furthest = float(torch.where(scale > 0, away / scale, 0.0).max())
-    found = f"{box.found}; at most {furthest:.6f} standard deviations from the base, {reach:g} allowed"
-    return Check(name="constraint box and L-inf ball", ok=box.ok and inside, found=found)
-
-
-def _ball(train: FeatureSet, poison: Tensor, poisoning: Poisoning) -> Check:
-    """Distance to the clean centroid of the label that a row carries, against the quantile of its clean rows."""
-    quantile = (poisoning.limits or {})["quantile"]
-    worst, inside = 0.0, True
-    for label in poisoning.y.unique().tolist():
-        own = train.z[train.y == label].double()
-        if not len(own):
-            return Check(name="constraint ball", ok=False, found=f"no clean row of class {label}")
-        centre = own.mean(0)
-        radius = float(torch.quantile((own - centre).norm(dim=1), quantile))
-        reach = float((poison[poisoning.y == label].double() - centre).norm(dim=1).max())
-        worst = max(worst, reach / max(radius, 1e-12))
-        inside = inside and reach <= radius * (1 + SLACK) + 1e-6 * float(centre.norm())
-    return Check(name="constraint ball", ok=inside, found=f"{worst:.6f} radii from the centroid")
-
-
-def _given_back(pipeline: Pipeline, known: Knowledge) -> list[Check]:
-    shown, own = pipeline.known, pipeline.known.validation
-    kept = digest_rows(known.z, known.y, shown.rows.classes) == shown.rows.digest
-    kept = kept and digest_rows(known.validation_z, known.validation_y, own.classes) == own.digest
-    if shown.images is not None and known.images is not None:
-        kept = kept and _digest(known.images) == shown.images.digest
-    checks = [_untouched("clean rows untouched", kept)]
-    return checks if known.encoder is None else [*checks, *_same_encoder(pipeline, known.encoder)]
-
-
-def _same_encoder(pipeline: Pipeline, given: Encoder) -> list[Check]:
+def _same_encoder(setting: Setting, crafted: Crafted) -> list[Check]:
     """The copy that the attack had, with its modes, and the victim's own."""
-    assert pipeline.encoder is not None
-    assert pipeline.known.encoder is not None
-    lent = pipeline.known.encoder.card.sha256
+    given: Encoder | None = crafted.given.encoder
+    if given is None or crafted.view.encoder is None:
+        return []
+    lent = crafted.view.encoder.card.sha256
     frozen = not any(module.training for module in given.modules())
     frozen = frozen and not any(weight.requires_grad for weight in given.parameters())
-    same = given.sha256() == lent and pipeline.encoder.sha256() == pipeline.encoder.card.sha256
+    same = given.sha256() == lent and setting.original.sha256() == setting.original.card.sha256
     found = "same digest" if same else "digest changed"
     found += ", in eval mode" if frozen else ", in training mode or with weights that require gradients"
     return [Check(name="clean encoder untouched", ok=same and frozen, found=found)]

@@ -10,7 +10,7 @@ from foretaste.attacks.base import Attack, PretrainingAttack, Progress, Targeted
 from foretaste.attacks.budget import poisoned_rows, require_replaceable
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.audit.adaptive import encoder_surrogate, named_encoder_defence
-from foretaste.audit.pool import budgeted, open_pool
+from foretaste.audit.auxiliary_data import budgeted, open_pool
 from foretaste.audit.request import (
     Request,
     class_of,

@@ -141,26 +141,26 @@ def audit(
 def _show_plan(spec: AuditSpec) -> None:
     from rich.console import Console
 
-    from foretaste.audit.pipeline import prepare
+    from foretaste.audit.cost import estimate_seconds
+    from foretaste.audit.grid import configured, plan
+    from foretaste.audit.prepare import prepare
     from foretaste.cli.progress import AuditProgress
-    from foretaste.sweep.estimate import estimate_seconds
-    from foretaste.sweep.plan import configured, plan
 
     configured(spec)
     with AuditProgress(Console(stderr=True)) as progress:
-        pipeline = prepare(spec, progress.stage)
-        trials = plan(pipeline)
-        seconds = estimate_seconds(pipeline, trials)
-    print(pipeline.spec.to_yaml(), end="")
+        prepared = prepare(spec, progress.stage)
+        trials = plan(prepared)
+        seconds = estimate_seconds(prepared, trials)
+    print(prepared.spec.to_yaml(), end="")
     print(f"# {len(trials)} trials, about {common.duration(seconds)} on this machine")
 
 
 def _run(spec: AuditSpec, out: Path, only: str | None) -> None:
     from rich.console import Console
 
+    from foretaste.audit.runner import run
     from foretaste.cli.progress import AuditProgress
     from foretaste.report import write
-    from foretaste.sweep.run import run
 
     with AuditProgress(Console(stderr=True)) as progress:
         outcome = run(spec, out, progress, only)

@@ -24,11 +24,11 @@ def reproduce(
     """
     from rich.console import Console
 
+    from foretaste.audit.runner import Outcome, run
     from foretaste.cli.progress import AuditProgress
     from foretaste.errors import SpecError
     from foretaste.report import write
     from foretaste.report.study import write_study
-    from foretaste.sweep.run import Outcome, run
     from foretaste.sweep.study import Study
 
     if name not in STUDIES:

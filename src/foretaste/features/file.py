@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,15 +71,47 @@ def read_features(path: Path, *, classes: int | None = None) -> FeatureSet:
             do="save with np.savez(path, z=features, y=labels)",
         )
     arrays = read_arrays(path, ["z", "y", "classes"] if "classes" in there else ["z", "y"])
-    z = _features(path, arrays["z"])
-    y = to_labels(Part(str(path), arrays["z"], arrays["y"], "z", "y"), len(z))
-    names = _names(path, arrays.get("classes"), y, classes)
-    if int(y.max()) >= len(names):
-        row = int((y >= len(names)).nonzero()[0])
-        raise DataError(f"{path}: y in [0, {len(names) - 1}]", got=f"label {int(y[row])} in row {row}")
-    if int(y.min()) == int(y.max()):
-        raise DataError(f"{path}: y of at least two classes", got=f"one class only (label {int(y[0])})")
-    return FeatureSet(z, y, names, path.name)
+    return features_of(arrays["z"], arrays["y"], arrays.get("classes"), str(path), path.name, classes=classes)
+
+
+def features_of(
+    z: NDArray[Any] | Tensor,
+    y: NDArray[Any] | Tensor,
+    names: NDArray[Any] | Sequence[str] | None = None,
+    where: str = "features",
+    name: str = "features",
+    *,
+    classes: int | None = None,
+) -> FeatureSet:
+    """Features in memory, checked as those of a file are.
+
+    Args:
+        z: float [n, d], n >= 2, finite; numpy or torch.
+        y: integers [n], at least two of them different.
+        names: of the classes, by label; None: their numbers.
+        where: what errors call the arrays.
+        name: of the result.
+        classes: C, for a validation or test part: the labels must lie in [0, C). None: as many as there are names, or
+            as the greatest label says.
+
+    Raises:
+        DataError: a wrong dtype or shape, NaN or infinity, rows that do not match, fewer than two rows, labels outside
+            the classes, one class only, or constant features.
+
+    >>> import numpy as np
+    >>> features_of(np.eye(3, 4), np.array([0, 1, 1]), ["cat", "dog"])
+    FeatureSet('features', n=3, d=4, classes=2, 1f9314cb7092)
+    """
+    z, y = _array(z), _array(y)
+    rows = _features(where, z)
+    labels = to_labels(Part(where, z, y, "z", "y"), len(rows))
+    known = _names(where, None if names is None else np.asarray(names), labels, classes)
+    if int(labels.max()) >= len(known):
+        row = int((labels >= len(known)).nonzero()[0])
+        raise DataError(f"{where}: y in [0, {len(known) - 1}]", got=f"label {int(labels[row])} in row {row}")
+    if int(labels.min()) == int(labels.max()):
+        raise DataError(f"{where}: y of at least two classes", got=f"one class only (label {int(labels[0])})")
+    return FeatureSet(rows, labels, known, name)
 
 
 def check_same(train: FeatureSet, other: FeatureSet) -> None:
@@ -106,7 +139,11 @@ def check_same(train: FeatureSet, other: FeatureSet) -> None:
         )
 
 
-def _features(path: Path, z: NDArray[Any]) -> Tensor:
+def _array(values: NDArray[Any] | Tensor) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _features(path: str, z: NDArray[Any]) -> Tensor:
     if z.dtype.kind != "f" or z.ndim != 2 or z.shape[1] < 1:
         raise DataError(f"{path}: z float [n, d], d >= 1", got=f"{z.dtype} {list(z.shape)}")
     if len(z) < 2:
@@ -121,7 +158,7 @@ def _features(path: Path, z: NDArray[Any]) -> Tensor:
     return narrow
 
 
-def _names(path: Path, found: NDArray[Any] | None, y: Tensor, classes: int | None) -> tuple[str, ...]:
+def _names(path: str, found: NDArray[Any] | None, y: Tensor, classes: int | None) -> tuple[str, ...]:
     if found is None:
         return _numbers(int(y.max()) + 1 if classes is None else classes)
     if found.ndim != 1 or found.dtype.kind not in "USiu" or not 2 <= len(found) <= CLASS_LIMIT:

@@ -26,6 +26,7 @@ from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.audit import adaptive
 from foretaste.audit.adaptive import named_encoder_defence, planned
+from foretaste.audit.grid import configured
 from foretaste.audit.spec import AuditSpec, MethodSpec
 from foretaste.defences import DEFENCES
 from foretaste.defences.guards.views_vote import ViewsVote
@@ -45,7 +46,6 @@ from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.pretrain.views import make_views
 from foretaste.runtime import Runtime, digest_tensors, stream
-from foretaste.sweep.plan import configured
 from tests import attacks_fixture as toy
 from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded
 

@@ -21,6 +21,7 @@ from foretaste.attacks.optimise.soft_filter import LEFT, MOST, SOFTNESS, SoftFil
 from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.attacks.results import Poisoning
 from foretaste.audit.adaptive import with_surrogate
+from foretaste.audit.grid import configured
 from foretaste.audit.spec import MethodSpec
 from foretaste.defences import DEFENCES, configure
 from foretaste.defences.base import Filter, TrainingRows
@@ -32,7 +33,6 @@ from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.record import TrialRecord
 from foretaste.runtime import Runtime, stream
-from foretaste.sweep.plan import configured
 from tests import attacks_fixture as toy
 from tests.audit_fixture import audit, feature_audit
 from tests.defences.fixture import blob, problem, rows

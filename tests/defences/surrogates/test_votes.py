@@ -15,7 +15,9 @@ from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
 from foretaste.audit.adaptive import named_defence, with_surrogate
-from foretaste.audit.pipeline import prepare
+from foretaste.audit.cost import estimate_seconds
+from foretaste.audit.grid import configured, plan
+from foretaste.audit.prepare import prepare
 from foretaste.audit.spec import AuditSpec
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
@@ -32,8 +34,6 @@ from foretaste.report.matrix import AIMED, table
 from foretaste.report.recommend import recommendation
 from foretaste.report.summary import summarise
 from foretaste.runtime import stream
-from foretaste.sweep.estimate import estimate_seconds
-from foretaste.sweep.plan import configured, plan
 from tests import attacks_fixture as toy
 from tests.audit_fixture import audit, feature_audit
 
@@ -255,7 +255,7 @@ def test_the_estimate_counts_what_the_attack_looks_at(world: Path, monkeypatch: 
     spec = feature_audit(
         world, attacks=["exact:steps=3:against=dpa/partitions=9"], defences=["dpa:partitions=9"], seeds=2
     )
-    pipeline, looks = prepare(spec), list[float]()
+    prepared, looks = prepare(spec), list[float]()
     damage = VoteSurrogate.damage
 
     def watched(self: Any, z: Tensor, y: Tensor, *, gradient: bool = True) -> Any:
@@ -263,10 +263,12 @@ def test_the_estimate_counts_what_the_attack_looks_at(world: Path, monkeypatch: 
         return damage(self, z, y, gradient=gradient)
 
     monkeypatch.setattr(VoteSurrogate, "damage", watched)
-    trials = plan(pipeline)
-    assert estimate_seconds(pipeline, trials) > 0 and looks == [1]
+    trials = plan(prepared)
+    assert estimate_seconds(prepared, trials) > 0 and looks == [1]
     attack = trials[1].attack
     assert isinstance(attack, Exact)
     looks.clear()
-    attack.poison(with_surrogate(attack, pipeline.knowledge(), 9, 0, pipeline.certified), 9, 0)
-    assert sum(looks) == attack.planned_votes(pipeline.classes)
+    attack.poison(
+        with_surrogate(attack, prepared.view.lend(prepared.setting), 9, 0, prepared.defender.certified.defences), 9, 0
+    )
+    assert sum(looks) == attack.planned_votes(prepared.setting.classes)

@@ -11,16 +11,12 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from foretaste.attacks.base import LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
-from foretaste.audit.pipeline import Pipeline, prepare
-from foretaste.audit.pretraining import pretraining_trial
+from foretaste.audit.grid import Trial, configured, plan
+from foretaste.audit.prepare import PreparedAudit, prepare
 from foretaste.audit.spec import AuditSpec
-from foretaste.audit.targeted import targeted_trial
-from foretaste.audit.trials import clean_trial, labelled_trial
-from foretaste.audit.weights import weight_trial
+from foretaste.audit.trial import run_trial
 from foretaste.errors import SpecError
 from foretaste.record import FILE_NAME, TrialRecord, append, read, unpack_labels
-from foretaste.sweep.plan import Trial, configured, plan
 
 SPEC_FILE, LOCK_FILE = "audit.yaml", ".lock"
 LARGEST_DRIFT = 0.01
@@ -74,40 +70,30 @@ def run(spec: AuditSpec, folder: Path, watcher: Watcher, only: str | None = None
     configured(spec)
     with _locked(folder):
         spec = _continued(spec, folder)
-        pipeline = prepare(spec, watcher.stage)
-        trials = plan(pipeline)
+        prepared = prepare(spec, watcher.stage)
+        trials = plan(prepared)
         if only is not None:
             trials = [trials[0], *_chosen(trials, only)]
         known = {r.trial: r for r in read(folder, repair=True)} if (folder / FILE_NAME).exists() else {}
-        _same_ground(known, trials[0], pipeline, folder)
-        _write(folder / SPEC_FILE, pipeline.spec.to_yaml())
+        _same_ground(known, trials[0], prepared, folder)
+        _write(folder / SPEC_FILE, prepared.spec.to_yaml())
         missing = [trial for trial in trials if not _done(known.get(trial.spec.identity))]
         watcher.planned(len(trials), len(trials) - len(missing))
         for trial in missing:
             watcher.started(trial.label)
-            record = perform(pipeline, trial, folder, watcher)
+            record = perform(prepared, trial, folder, watcher)
             append(folder, record)
             known[record.trial] = record
             watcher.finished(record)
     return Outcome(folder, [known[trial.spec.identity] for trial in trials])
 
 
-def perform(pipeline: Pipeline, trial: Trial, folder: Path, watcher: Watcher) -> TrialRecord:
+def perform(prepared: PreparedAudit, trial: Trial, folder: Path, watcher: Watcher) -> TrialRecord:
     """Run one trial; whatever goes wrong in it becomes part of its record."""
     # The trial's own flags, so that the command outlives a later run of the folder with another grid.
     words = ["foretaste", "audit", str(folder / SPEC_FILE), *trial.flags]
     command = shlex.join([*words, "--only", trial.spec.identity, "--out", "again"])
-    match trial.attack:
-        case LabelledAttack() as attack:
-            return labelled_trial(pipeline, trial.spec, attack, command, watcher.step)
-        case TargetedAttack() as attack:
-            return targeted_trial(pipeline, trial.spec, attack, command, watcher.step)
-        case PretrainingAttack() as attack:
-            return pretraining_trial(pipeline, trial.spec, attack, command, watcher.step)
-        case WeightAttack() as attack:
-            return weight_trial(pipeline, trial.spec, attack, command, watcher.step)
-        case _:
-            return clean_trial(pipeline, trial.spec, command)
+    return run_trial(prepared, trial.spec, trial.attack, command, watcher.step)
 
 
 def _done(record: TrialRecord | None) -> bool:
@@ -140,7 +126,7 @@ def _continued(spec: AuditSpec, folder: Path) -> AuditSpec:
     return spec
 
 
-def _same_ground(known: dict[str, TrialRecord], clean: Trial, pipeline: Pipeline, folder: Path) -> None:
+def _same_ground(known: dict[str, TrialRecord], clean: Trial, prepared: PreparedAudit, folder: Path) -> None:
     """An error if the folder's trials stand on other data or another encoder, though they have the same names."""
     for record in known.values():
         for part, mine in (("base", clean.spec.base), ("inputs", clean.spec.inputs)):
@@ -153,7 +139,7 @@ def _same_ground(known: dict[str, TrialRecord], clean: Trial, pipeline: Pipeline
     twin = known.get(clean.spec.identity)
     if twin is None or not _done(twin):
         return
-    for key, now in pipeline.predictions.items():
+    for key, now in prepared.victim.predictions.items():
         before = unpack_labels(twin.predictions[key])
         if (moved := float((before != now.numpy()).mean())) > LARGEST_DRIFT:
             raise _other_audit(folder, f"a clean twin that differs on {moved:.1%} of the test rows with probe {key}")

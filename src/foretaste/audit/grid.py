@@ -1,4 +1,4 @@
-"""Which trials an audit consists of, and about how long they take."""
+"""The grid: which trials an audit consists of."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, Ta
 from foretaste.attacks.budget import poisoned_rows, require_replaceable
 from foretaste.audit.adaptive import named_defence, named_encoder_defence
 from foretaste.audit.attacker import AttackerSpec
-from foretaste.audit.encoder_defences import useful
-from foretaste.audit.pipeline import Pipeline, configured_probes
-from foretaste.audit.pool import budgeted
+from foretaste.audit.auxiliary_data import budgeted
+from foretaste.audit.defender import require_useful
+from foretaste.audit.inputs import configured_probes
+from foretaste.audit.prepare import PreparedAudit
 from foretaste.audit.spec import AuditSpec, Group, MethodSpec, TrialSpec
 from foretaste.errors import SpecError
 from foretaste.pretrain.simclr import SimCLR
@@ -97,7 +98,7 @@ def configured(spec: AuditSpec) -> list[Attack]:
                 do="pass for instance exact:carrier=pixels, or drop that probe",
             )
         _fits(attack, named, spec.attacker)
-    useful(spec, any(isinstance(attack, WeightAttack | PretrainingAttack) for attack in found))
+    require_useful(spec, any(isinstance(attack, WeightAttack | PretrainingAttack) for attack in found))
     return found
 
 
@@ -129,37 +130,37 @@ def _fits(attack: Attack, named: str, attacker: AttackerSpec) -> None:
         )
 
 
-def plan(pipeline: Pipeline) -> list[Trial]:
+def plan(prepared: PreparedAudit) -> list[Trial]:
     """All trials, the clean twin first, in the order in which they run.
 
     Raises:
         SpecError: an attack cannot be configured; a budget leaves no row; no pair can be drawn.
     """
-    spec = pipeline.spec
+    spec = prepared.spec
     # Probes with all their fields: a default that changes in a later version makes another trial.
-    base = {**spec.base(), "probes": [probe.entry() for probe in pipeline.probes.values()]}
-    if defences := [*pipeline.filters.values(), *pipeline.certified.values(), *pipeline.encoder_defences.all.values()]:
-        base["defences"] = [defence.entry() for defence in defences]
-    if pipeline.pool is not None:
-        base["pretraining"] |= pipeline.pool.method.entry()
-    inputs = pipeline.inputs()
+    base = {**spec.base(), "probes": [probe.entry() for probe in prepared.setting.probes.values()]}
+    if defences := prepared.defender.entries():
+        base["defences"] = defences
+    if prepared.pool is not None:
+        base["pretraining"] |= prepared.pool.method.entry()
+    inputs = prepared.inputs()
     trials = [Trial(TrialSpec(base=base, inputs=inputs, attack={"name": "none"}), None)]
     for attack in configured(spec):
-        for cell in _cells(pipeline, attack):
+        for cell in _cells(prepared, attack):
             chosen = {"base": base, "inputs": inputs, "attack": attack.entry(), **cell}
             trials.append(Trial(TrialSpec.model_validate(chosen), attack))
     return trials
 
 
-def _cells(pipeline: Pipeline, attack: Attack) -> list[dict[str, Any]]:
+def _cells(prepared: PreparedAudit, attack: Attack) -> list[dict[str, Any]]:
     """Budgets x seeds, budgets x pairs, or pairs: what distinguishes the trials of one attack."""
-    spec = pipeline.spec
+    spec = prepared.spec
     if isinstance(attack, LabelledAttack | TargetedAttack):
         for budget in spec.budgets:
-            poisoned_rows(budget, len(pipeline.train))
+            poisoned_rows(budget, len(prepared.setting.train))
     if isinstance(attack, LabelledAttack):
         return [{"budget": budget, "seed": seed} for budget in spec.budgets for seed in range(spec.seeds)]
-    pairs = draw_pairs(pipeline, spec.targets)
+    pairs = draw_pairs(prepared, spec.targets)
     groups = grouped(pairs, getattr(attack, "together", 1))
     cells: list[dict[str, Any]] = [
         {"seed": index, "target": pair, "group": group}
@@ -168,9 +169,9 @@ def _cells(pipeline: Pipeline, attack: Attack) -> list[dict[str, Any]]:
     if isinstance(attack, WeightAttack):
         return cells
     if isinstance(attack, PretrainingAttack):
-        assert pipeline.pool is not None
+        assert prepared.pool is not None
         for budget in spec.budgets:
-            budgeted(budget, len(pipeline.pool.images), min(attack.together, len(pairs)))
+            budgeted(budget, len(prepared.pool.images), min(attack.together, len(pairs)))
     return [{"budget": budget, **cell} for budget in spec.budgets for cell in cells]
 
 
@@ -187,7 +188,7 @@ def grouped(pairs: list[tuple[int, int]], together: int) -> list[Group | None]:
     return found
 
 
-def draw_pairs(pipeline: Pipeline, count: int) -> list[tuple[int, int]]:
+def draw_pairs(prepared: PreparedAudit, count: int) -> list[tuple[int, int]]:
     """(test row, desired class) pairs that the clean pipeline gets right, at random; the first k of more are the same.
 
     The referee chooses them: an attack sees the one image and nothing else of the test rows. Classes without an image
@@ -197,9 +198,9 @@ def draw_pairs(pipeline: Pipeline, count: int) -> list[tuple[int, int]]:
         SpecError: the clean pipeline gets no test row right.
     """
     rows_of, class_of = generator(0, "targets"), generator(0, "target classes")
-    truth = pipeline.test.y.numpy()
-    right = np.flatnonzero(pipeline.predictions[pipeline.headline].numpy() == truth)
-    held = pipeline.parts["train" if pipeline.spec.references == "training" else "validation"]
+    truth = prepared.setting.test.y.numpy()
+    right = np.flatnonzero(prepared.victim.predictions[prepared.setting.headline].numpy() == truth)
+    held = prepared.setting.parts["train" if prepared.spec.references == "training" else "validation"]
     owned = np.unique(held.y.numpy())
     if not len(right):
         raise SpecError("targets: a test row that the clean pipeline gets right", got="none", do="use another encoder")

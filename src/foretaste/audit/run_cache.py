@@ -1,4 +1,4 @@
-"""Work that several trials share: what it gave, or how it failed, is kept for the next of them."""
+"""Runs that several trials share: what one gave, or how it failed, is kept for the next of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 
-class Shared(Generic[Result]):
+class RunCache(Generic[Result]):
     """Results by key, the latest `most` of them.
 
     A run that failed is not tried again by the next trial that needs it: its error is that trial's too. What ends the
@@ -38,3 +38,7 @@ class Shared(Generic[Result]):
         if isinstance(kept, Exception):
             raise kept
         return kept
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()

@@ -1,4 +1,8 @@
-"""What became of the one chosen image, by every probe: success, base rate, and what else moved with it."""
+"""What an attack did: accuracy and its paired change, and what became of the one chosen image.
+
+Accuracy has an interval, and stands beside that of the baseline, the victim that nobody attacked. Of a chosen image:
+success, the base rate, and what else moved with it, by every probe.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from foretaste.audit.behind import Behind, predicted
-from foretaste.audit.pipeline import Pipeline
-from foretaste.record import Estimate, Steered, TargetScores
+from foretaste.audit.victim import Victim
+from foretaste.record import Estimate, ProbeScores, Steered, TargetScores
 from foretaste.runtime import stream
-from foretaste.statistics import wilson
+from foretaste.statistics import paired_change, wilson
 
 NEIGHBOURS = 20
 """Test rows nearest to the target, by cosine of clean features; all others where there are fewer."""
@@ -22,58 +25,70 @@ NOISE = 4.0
 """Standard deviation of the copies' noise, in grey levels of 255."""
 
 
+def accuracy(predictions: Tensor, truth: Tensor) -> Estimate:
+    """Share of right predictions [n] with Wilson's interval."""
+    right = predictions == truth
+    return wilson(int(right.sum()), len(right))
+
+
+def compare_predictions(clean: Tensor, poisoned: Tensor, truth: Tensor) -> ProbeScores:
+    """Both accuracies and the paired change; all arguments are labels int64 [n] over the same test rows."""
+    return ProbeScores(
+        clean=accuracy(clean, truth),
+        poisoned=accuracy(poisoned, truth),
+        change=paired_change((clean == truth).numpy(), (poisoned == truth).numpy()),
+    )
+
+
 def target_scores(
-    pipeline: Pipeline,
+    now: Victim,
+    before: Victim,
     pair: tuple[int, int],
-    clean: Behind,
-    now: Behind,
     others: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     together: int = 1,
 ) -> TargetScores:
     """Scores of one (test row, wanted class) pair.
 
     Args:
-        pipeline: the victim's.
+        now: the victim after the attack.
+        before: the same without it.
         pair: (test row, wanted class).
-        clean: the twin without the attack.
-        now: the same with it.
         others: predictions on the test rows before and after by further keys, e.g. under countermeasures.
         together: pairs that share the attack's run.
     """
-    assert pipeline.images is not None
     row, wanted = pair
-    truth = int(pipeline.test.y[row])
-    near = nearest(clean.test, row, NEIGHBOURS)
-    pixels = copies(pipeline.images.test.pixels[row], row)
-    before, after = (predicted(pipeline, one, pixels) for one in (clean, now))
+    truth = int(now.truth[row])
+    near = nearest(before.test_z, row, NEIGHBOURS)
+    pixels = copies(now.setting.split.test.pixels[row], row)
+    clean, after = (one.predict(pixels) for one in (before, now))
     probes = {}
     for key, predictions in now.predictions.items():
-        steered = _steered(clean.predictions[key], predictions, row, wanted, truth, near)
-        share, base = (wilson(int((one[key] == wanted).sum()), len(pixels)) for one in (after, before))
+        steered = _steered(before.predictions[key], predictions, row, wanted, truth, near)
+        share, base = (wilson(int((one[key] == wanted).sum()), len(pixels)) for one in (after, clean))
         probes[key] = steered.model_copy(update={"augmented": share, "clean_augmented": base})
     for key, (old, new) in (others or {}).items():
         probes[key] = _steered(old, new, row, wanted, truth, near)
-    head = {key: getattr(probes[pipeline.headline], key) for key in Steered.model_fields}
+    head = {key: getattr(probes[now.setting.headline], key) for key in Steered.model_fields}
     return TargetScores(**head, index=row, true_class=truth, target_class=wanted, together=together, probes=probes)
 
 
 def with_triggered(
-    pipeline: Pipeline, found: TargetScores, clean: Mapping[str, Tensor], now: Mapping[str, Tensor]
+    victim: Victim, found: TargetScores, clean: Mapping[str, Tensor], now: Mapping[str, Tensor]
 ) -> TargetScores:
     """The scores with the shares of test rows that bear a trigger and get the target class.
 
     Args:
-        pipeline: the victim's.
+        victim: any of the audit.
         found: without them.
         clean: predictions on the test rows with the trigger on them, without the attack, by score key.
         now: the same with it.
     """
-    others = pipeline.test.y != found.target_class
+    others = victim.truth != found.target_class
     probes = {}
     for key, one in found.probes.items():
         shares = (_share(predictions[key][others] == found.target_class) for predictions in (now, clean))
         probes[key] = one.model_copy(update=dict(zip(("triggered", "clean_triggered"), shares, strict=True)))
-    head = probes[pipeline.headline]
+    head = probes[victim.setting.headline]
     update = {"triggered": head.triggered, "clean_triggered": head.clean_triggered, "probes": probes}
     return found.model_copy(update=update)
 

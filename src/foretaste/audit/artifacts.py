@@ -11,16 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from foretaste.attacks.results import Poisoning
-from foretaste.audit.pipeline import Pipeline
+from foretaste.features.file import FeatureSet
+from foretaste.images import Images
 from foretaste.record import Exhibit, Projection
 
 SHOWN_IMAGES = 6
 SHOWN_POINTS = 400
 
 
-def gallery(pipeline: Pipeline, poisoning: Poisoning) -> list[Exhibit]:
-    """The first poison images with their bases; empty where no pixel was changed."""
-    clean = pipeline.known.images  # bases are rows of what the attacker knows
+def gallery(clean: Images | None, poisoning: Poisoning) -> list[Exhibit]:
+    """The first poison images with their bases among `clean`, the images that the attacker knows.
+
+    Empty where no pixel was changed, or the poison is no images.
+    """
     if poisoning.pixels is None or clean is None:
         return []
     if torch.equal(poisoning.pixels, clean.pixels[poisoning.base]):
@@ -48,9 +51,9 @@ def png(pixels: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def project(pipeline: Pipeline, poison: Tensor, labels: Tensor) -> Projection:
+def project(train: FeatureSet, poison: Tensor, labels: Tensor) -> Projection:
     """First two principal components of the clean standardised features, and the poison [m, d] in the same axes."""
-    z = pipeline.train.z.double()
+    z = train.z.double()
     mean, scale = z.mean(0), z.std(0).clamp(min=1e-12)
     x = (z - mean) / scale
     values, vectors = torch.linalg.eigh(x.T @ x / len(x))
@@ -61,7 +64,7 @@ def project(pipeline: Pipeline, poison: Tensor, labels: Tensor) -> Projection:
     moved = ((poison.double() - mean) / scale)[:SHOWN_POINTS] @ axes
     return Projection(
         clean=_points(x[rows] @ axes),
-        clean_labels=pipeline.train.y[rows].tolist(),
+        clean_labels=train.y[rows].tolist(),
         poison=_points(moved),
         poison_labels=labels[:SHOWN_POINTS].tolist(),
     )
