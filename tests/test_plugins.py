@@ -17,7 +17,7 @@ from foretaste.audits.spec import AuditSpec, MethodSpec
 from foretaste.defences.base import Filter
 from foretaste.errors import SpecError
 from foretaste.method import reference_of
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 FILE = '''
 from typing import ClassVar

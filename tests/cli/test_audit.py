@@ -18,7 +18,7 @@ from foretaste import attacks
 from foretaste.audits.spec import AuditSpec
 from foretaste.progress import AuditProgress, Following, duration
 from foretaste.record import FILE_NAME, read, unpack_labels
-from tests.audit_fixture import audit, command, feature_audit, numbers, trials_in
+from tests.audits.audit_fixture import audit, command, feature_audit, numbers, trials_in
 
 pytestmark = pytest.mark.usefixtures("here")
 

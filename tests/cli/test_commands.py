@@ -15,8 +15,8 @@ from foretaste.defences import DEFENCES
 from foretaste.features.cache import FeatureCache
 from foretaste.probes import PROBES
 from foretaste.record import read
-from foretaste.version import __version__, attacks, defences, probes
-from tests.audit_fixture import command, numbers
+from foretaste import __version__, attacks, defences, probes
+from tests.audits.audit_fixture import command, numbers
 
 pytestmark = pytest.mark.usefixtures("here")
 

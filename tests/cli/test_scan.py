@@ -16,7 +16,7 @@ from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import save_encoder
 from tests import scans_fixture as toy
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 pytestmark = pytest.mark.usefixtures("here")
 
