@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from foretaste import __version__, attacks, defences, probes
 from foretaste.attacks import ATTACKS
 from foretaste.audits.grid import configured
 from foretaste.audits.spec import AuditSpec
@@ -15,7 +16,6 @@ from foretaste.defences import DEFENCES
 from foretaste.features.cache import FeatureCache
 from foretaste.probes import PROBES
 from foretaste.record import read
-from foretaste import __version__, attacks, defences, probes
 from tests.audits.audit_fixture import command, numbers
 
 pytestmark = pytest.mark.usefixtures("here")
