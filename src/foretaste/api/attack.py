@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -11,6 +12,8 @@ from foretaste import attacks as table
 from foretaste.attacks.base import Attack, PretrainingAttack, RowAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import require_replaceable
 from foretaste.audits.adaptive import named_defence, named_encoder_defence
+from foretaste.audits.attack_once import attack_once
+from foretaste.audits.attack_request import Request
 from foretaste.audits.attacker import AttackerSpec
 from foretaste.audits.crafted import Crafted, Order, craft
 from foretaste.audits.grid import on_features
@@ -71,10 +74,27 @@ def attack(
     pairs = () if target is None or wanted is None else (pair_of(victim, target, wanted),)
     view = _view(victim, attacker, shadow, pool)
     order = Order(budget, seed, pairs, references)
-    if not progress:
-        return craft(method, victim.setting, view, order)
-    with Following(Console(stderr=True), method.name) as following:
+    with Following(Console(stderr=True, quiet=not progress), method.name) as following:
         return craft(method, victim.setting, view, order, following.step)
+
+
+def attack_to_file(attack: Attack, request: Request, out: Path, *, progress: bool = True) -> list[str]:
+    """Run one attack on files, let the referee look, and write the result, whole or not at all.
+
+    Args:
+        attack: configured.
+        request: what it is run on; see the flags of `foretaste attack`.
+        out: .npz of poison, or .safetensors of an edited encoder.
+        progress: draw a bar in a terminal or a notebook.
+
+    Returns:
+        Lines that say what it did.
+
+    Raises:
+        ForetasteError: bad input, an attack that failed, or one that broke its promise.
+    """
+    with Following(Console(stderr=True, quiet=not progress), attack.name) as following:
+        return attack_once(attack, request, out, following.step)
 
 
 def configured(attack: str | type[Attack] | Attack, fields: dict[str, Any]) -> Attack:
