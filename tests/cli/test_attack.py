@@ -9,14 +9,14 @@ import pytest
 from safetensors import safe_open
 
 from foretaste.attacks import ATTACKS
-from foretaste.audit.prepare import prepare
+from foretaste.audits.prepare import prepare
 from foretaste.data import load
 from foretaste.encoders.build import build
 from foretaste.encoders.card import Card
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import CARD_KEY
 from foretaste.features.file import read_features
-from tests.audit_fixture import command, image_audit
+from tests.audits.audit_fixture import command, image_audit
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -15,11 +15,10 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from foretaste import attacks
-from foretaste.audit.spec import AuditSpec
-from foretaste.cli.common import duration
-from foretaste.cli.progress import AuditProgress, Following
+from foretaste.audits.spec import AuditSpec
+from foretaste.progress import AuditProgress, Following, duration
 from foretaste.record import FILE_NAME, read, unpack_labels
-from tests.audit_fixture import audit, command, feature_audit, numbers, trials_in
+from tests.audits.audit_fixture import audit, command, feature_audit, numbers, trials_in
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -200,7 +199,7 @@ def test_the_folder_of_another_audit(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def shown(*, terminal: bool, world: Path, folder: Path) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
-    from foretaste.audit.runner import run
+    from foretaste.audits.runner import run
 
     with AuditProgress(console) as progress:
         run(feature_audit(world, attacks=["label-flip", "exact:steps=3"]), folder, progress)

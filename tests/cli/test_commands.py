@@ -10,13 +10,13 @@ import pytest
 
 from foretaste import __version__, attacks, defences, probes
 from foretaste.attacks import ATTACKS
-from foretaste.audit.grid import configured
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.grid import configured
+from foretaste.audits.spec import AuditSpec
 from foretaste.defences import DEFENCES
 from foretaste.features.cache import FeatureCache
 from foretaste.probes import PROBES
 from foretaste.record import read
-from tests.audit_fixture import command, numbers
+from tests.audits.audit_fixture import command, numbers
 
 pytestmark = pytest.mark.usefixtures("here")
 
