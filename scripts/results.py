@@ -1,4 +1,4 @@
-"""Write docs/results.md and the pages of the studies from records/: every figure there is looked up, none is typed.
+"""Write the pages of docs/results/ from records/: every figure there is looked up, none is typed.
 
 python -m scripts.results            write them
 python -m scripts.results --check    exit code 1 if one is not what the records say
@@ -12,15 +12,11 @@ from pathlib import Path
 
 from foretaste.record import read
 from foretaste.report import render
-from foretaste.report.study import page_of
+from foretaste.studies.page import page_of
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "results.md"
-STUDIES = {
-    "feature-targeted": "feature-targeted.md",
-    "pacl": "pacl-measured.md",
-    "defences": "defences-measured.md",
-}
+FOLDER = ROOT / "docs" / "results"
+PAGE = FOLDER / "audits.md"
 SHOWN = ("Verdict", "Labelled rows", "Encoder weights")
 LONG = 60  # tables of more lines (single pairs) stay in the record's own report
 HEAD = """# What was measured
@@ -31,13 +27,13 @@ the commands are where they lay beside it.
 """
 
 
-STUDY_HEADS = {
+HEADS = {
     "feature-targeted": """# Poisoned feature extractors: the paper's claims, measured
 
 Written by `python -m scripts.results` from `records/feature-targeted`; a test holds it to them. Lu, Yang, Kamath, Yu,
 "Indiscriminate Data Poisoning Attacks on Pre-trained Feature Extractors" (SaTML 2024, arXiv 2402.12626) publish no
 code; the attacks here are written from the paper's description and from its authors' earlier code, see
-[attacks.md](attacks.md). A statement *holds* if the mean of its comparisons is above zero by its 95 % interval
+[attacks.md](../attacks.md). A statement *holds* if the mean of its comparisons is above zero by its 95 % interval
 (bootstrap over the comparisons). Rows are added to the head's training rows (`emn` replaces rows); the head is the
 exact one.
 
@@ -46,12 +42,12 @@ exact one.
 
 Written by `python -m scripts.results` from `records/pacl`; a test holds it to them. Chen, Gao, Liu, Abdelmoniem, Wang,
 "Manipulating Pre-trained Encoder for Targeted Poisoning Attacks in Contrastive Learning" (IEEE TIFS 2024): only the
-abstract is public, so `pacl` is our reconstruction and so is every comparison, see [pacl.md](pacl.md). Each pair is one
-test image that the clean pipeline gets right and one other class, both drawn at random; the attacker sees the image and
-its own rows, never the head's rows or other test rows. "Success" is the share of pairs for which the poisoned pipeline
-gives the image the wanted class; "had it before" is the same of the clean twin. The paper reports 40 % above the
-mean of three baselines on four data sets, with accuracy within 5 %; its baselines are not public. Ours are the earlier
-attacks with the same goal under three threats: PoisonedEncoder (the only earlier attack without a trigger on
+abstract is public, so `pacl` is our reconstruction and so is every comparison, see [pacl.md](../pacl.md). Each pair is
+one test image that the clean pipeline gets right and one other class, both drawn at random; the attacker sees the image
+and its own rows, never the head's rows or other test rows. "Success" is the share of pairs for which the poisoned
+pipeline gives the image the wanted class; "had it before" is the same of the clean twin. The paper reports 40 % above
+the mean of three baselines on four data sets, with accuracy within 5 %; its baselines are not public. Ours are the
+earlier attacks with the same goal under three threats: PoisonedEncoder (the only earlier attack without a trigger on
 contrastive pre-training, which the abstract contrasts itself with), BadEncoder with the one target in the place of the
 trigger (the closest mechanism), and gradient matching on labelled rows (the comparison that PoisonedEncoder's authors
 made).
@@ -60,17 +56,18 @@ made).
     "defences": """# Defences, measured
 
 Written by `python -m scripts.results` from `records/defences`; a test holds it to them. What each defence does is in
-[defences.md](defences.md). Attacks on the labelled rows add poisoned features within the range of each clean feature;
-the head is the exact one, fitted to what a filter leaves, or a certified vote. Edits of an encoder are PA-CL's, our
-reconstruction ([pacl.md](pacl.md)), each for one test image and one class, both drawn at random. An attack that names a
-defence (`against`) was made by somebody who knows that defence and its settings, but not the defender's rows.
+[defences.md](../defences.md). Attacks on the labelled rows add poisoned features within the range of each clean
+feature; the head is the exact one, fitted to what a filter leaves, or a certified vote. Edits of an encoder are
+PA-CL's, our reconstruction ([pacl.md](../pacl.md)), each for one test image and one class, both drawn at random. An
+attack that names a defence (`against`) was made by somebody who knows that defence and its settings, but not the
+defender's rows.
 
 """,
 }
 
 
 def main() -> None:
-    pages = {PAGE: page()} | {ROOT / "docs" / STUDIES[name]: study(name) for name in measured()}
+    pages = {PAGE: page()} | {FOLDER / f"{name}.md": study(name) for name in measured()}
     if "--check" in sys.argv[1:]:
         stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
         sys.exit(f"not what records/ says: {', '.join(stale)}" if stale else 0)
@@ -81,7 +78,7 @@ def main() -> None:
 
 def measured() -> list[str]:
     """The studies that have records."""
-    return [name for name in STUDIES if any((ROOT / "records" / name).glob("*/record.jsonl"))]
+    return [name for name in HEADS if any((ROOT / "records" / name).glob("*/record.jsonl"))]
 
 
 def study(name: str) -> str:
@@ -91,14 +88,14 @@ def study(name: str) -> str:
     machine, versions = first.machine, first.versions
     notes = folder / "notes.md"
     lines = [
-        f"Command: `foretaste reproduce {name} --plan studies/{name}.yaml --out records/{name}`. "
+        f"Command: `foretaste reproduce {name} --plan records/{name}/study.yaml --out again`. "
         f"Machine: {machine.get('cpu', '')}, {machine.get('cores', '')} cores; "
         + ", ".join(f"{key} {value}" for key, value in versions.items())
         + ".",
         *([notes.read_text(encoding="utf-8").strip()] if notes.exists() else []),
         page_of(folder).partition("\n\n")[2],
     ]
-    return STUDY_HEADS[name] + "\n\n".join(lines).rstrip() + "\n"
+    return HEADS[name] + "\n\n".join(lines).rstrip() + "\n"
 
 
 def page() -> str:
@@ -118,8 +115,8 @@ def audit(folder: Path) -> str:
     lines = [
         f"## {first.data.name}" + (f" with {first.encoder.name}" if first.encoder else ""),
         f"Command: `foretaste audit {name}/audit.yaml --out again`. Record: [`{name}/record.jsonl`]"
-        f"(../{name}/record.jsonl). Rows: {rows}. Machine: {machine.get('cpu', '')}, {machine.get('cores', '')} cores; "
-        f"{versions}.",
+        f"(../../{name}/record.jsonl). Rows: {rows}. "
+        f"Machine: {machine.get('cpu', '')}, {machine.get('cores', '')} cores; {versions}.",
     ]
     return "\n\n".join([*lines, *sections(render(records).markdown)]) + "\n"
 
@@ -145,7 +142,7 @@ def benches() -> str:
     found = json.loads(path.read_text(encoding="utf-8"))
     lines = [
         "## Speed",
-        f"Command: `{found['command']}`. Record: [`records/bench.json`](../records/bench.json). "
+        f"Command: `{found['command']}`. Record: [`records/bench.json`](../../records/bench.json). "
         f"Machine: {found['machine']['cpu']}, {found['machine']['cores']} cores; torch {found['versions']['torch']}, "
         f"scikit-learn {found['versions']['scikit-learn']}.",
         "| bench | measure | value | goal | met |\n| --- | --- | ---: | --- | --- |",

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from foretaste.heads.solve import solve
-from heads_fixture import naive_hessian, problem
+from tests.heads_fixture import naive_hessian, problem
 
 ROOT = Path(__file__).resolve().parents[1]
 

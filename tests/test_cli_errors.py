@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit_fixture import command, make_world
 from foretaste.cli import main
 from foretaste.errors import ForetasteError, SpecError
+from tests.audits.audit_fixture import command, make_world
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -187,10 +187,15 @@ CASES = {
 }
 
 
+def contents(folder: Path) -> list[str]:
+    """Names in a folder, without the bytecode that Python leaves beside the user's own encoder."""
+    return sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_line_and_exit_code_2(case: str, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words, text = CASES[case]
-    before = sorted(path.name for path in world.iterdir())
+    before = contents(world)
     assert command(*words) == 2
     printed = capsys.readouterr()
     lines = [line for line in printed.err.splitlines() if not line.startswith("clean pipeline: ")]
@@ -199,9 +204,7 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, world: Path, capsys: p
     assert text in lines[0]
     assert "Traceback" not in printed.err and "internal error" not in printed.err
     assert printed.out == ""
-    assert sorted(path.name for path in world.iterdir() if path.name != "__pycache__") == before, (
-        "left something behind"
-    )
+    assert contents(world) == before, "left something behind"
 
 
 @pytest.mark.parametrize("words", [["--debug", "audit", "missing.yaml"], ["audit", "missing.yaml", "--debug"]], ids=str)

@@ -161,7 +161,8 @@ def test_results_page_is_what_the_records_say() -> None:
     from scripts import results
 
     assert results.PAGE.read_text(encoding="utf-8") == results.page(), "run python -m scripts.results"
-    assert set(results.measured()) == set(results.STUDIES)
-    for name, page in results.STUDIES.items():
-        text = (results.ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert set(results.measured()) == set(results.HEADS)
+    for name in results.HEADS:
+        text = (results.FOLDER / f"{name}.md").read_text(encoding="utf-8")
         assert text == results.study(name), "run python -m scripts.results"
+    assert {path.stem for path in results.FOLDER.glob("*.md")} == {"index", "audits", *results.HEADS}

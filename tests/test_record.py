@@ -25,7 +25,7 @@ from foretaste.record import (
     read,
     unpack_labels,
 )
-from records_fixture import CLASSES, clean_twin, labelled
+from tests.records_fixture import CLASSES, clean_twin, labelled
 
 ROOT = Path(__file__).resolve().parents[1]
 

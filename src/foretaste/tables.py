@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +17,18 @@ def look_up(kind: str, places: Mapping[str, str], name: str) -> Any:
         SpecError: there is no such name; the message lists what there is.
     """
     if name not in places:
-        raise SpecError(f"{kind}: one of {', '.join(places)}", got=repr(name), do="see `foretaste list`")
+        raise unknown(kind, name, places)
     module, _, attribute = places[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
+    """The error about a name that is in no table: what there is, and what may have been meant.
+
+    >>> print(unknown("probe", "mpl", ["exact", "mlp"]))
+    probe: one of exact, mlp; got 'mpl'; did you mean mlp? See `foretaste list`.
+    """
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}? See `foretaste list`" if close else "see `foretaste list`"
+    return SpecError(f"{kind}: one of {', '.join(names)}", got=repr(name), do=hint)

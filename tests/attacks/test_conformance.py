@@ -24,6 +24,7 @@ from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.images import Images, digest_rows
+from foretaste.method import since
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime, digest_tensors
 from tests import attacks_fixture as toy
@@ -111,7 +112,7 @@ def test_json_round_trip(attack: Attack) -> None:
     name = entry.pop("name")
     assert attacks.configure(name, entry) == attack
     fields = set(type(attack).model_fields)
-    assert set(entry) <= fields and fields - set(entry) <= type(attack).younger <= fields
+    assert set(entry) <= fields and fields - set(entry) <= set(since(type(attack))) <= fields
 
 
 @every

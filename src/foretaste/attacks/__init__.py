@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from foretaste.tables import look_up
+from foretaste.plugins import resolve
 
 if TYPE_CHECKING:
     from foretaste.attacks.base import Attack
@@ -86,18 +86,28 @@ ATTACKS: dict[str, tuple[str, str, str]] = {
     ),
 }
 
+GROUP = "foretaste.attacks"
+"""Entry points of packages that bring attacks."""
 
-def find(name: str) -> type[Attack]:
-    """The class of an attack.
+BASES = tuple(
+    f"foretaste.attacks.base:{name}"
+    for name in ("LabelledAttack", "TargetedAttack", "PretrainingAttack", "WeightAttack")
+)
+"""What an attack from outside extends, by what its attacker controls."""
+
+
+def find(name: str | type[Attack]) -> type[Attack]:
+    """The class of an attack: by its name here or of an installed package, or as `file.py:Class`, `package:Class`.
 
     Raises:
-        SpecError: there is no such attack; the message lists what there is.
+        SpecError: there is no such attack (the message lists what there is), or it is not one.
     """
-    found: type[Attack] = look_up("attack", {key: entry[1] for key, entry in ATTACKS.items()}, name)
+    places = {key: entry[1] for key, entry in ATTACKS.items()}
+    found: type[Attack] = resolve("attack", GROUP, name, places, BASES)
     return found
 
 
-def configure(name: str, fields: dict[str, Any]) -> Attack:
+def configure(name: str | type[Attack], fields: dict[str, Any]) -> Attack:
     """An attack with the fields that a user typed; defaults for the rest.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The commands, a line each; what they do is in the modules beside this one."""
+"""The commands: the small ones whole, the others by name (`cli.lazy`)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ from typing import Annotated
 
 import typer
 
-from foretaste import __version__
-from foretaste.cli import attack, audit, pretrain, repair, reproduce, scan
+from foretaste.cli.lazy import Commands, stand_in
+from foretaste.version import __version__
 
 app = typer.Typer(
+    cls=Commands,
     help="Measure, before a model ships, how much poison a pre-trained encoder and the head on top of it can take.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # [n, d] in a help text is not markup
 )
+stand_in(app)
 cache = typer.Typer(help="The features kept on this machine.", rich_markup_mode=None)
 app.add_typer(cache, name="cache")
-
-EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command("audit")(audit.audit)
-app.command("attack", context_settings=EXTRA)(attack.attack)
-app.command("scan")(scan.scan)
-app.command("reproduce")(reproduce.reproduce)
-app.command("pretrain", context_settings=EXTRA)(pretrain.pretrain)
-app.command("repair", context_settings=EXTRA)(repair.repair)
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foretaste.cli import common
+from foretaste.cli import common, flags, shared
 from foretaste.errors import SpecError
 
 
@@ -18,17 +18,17 @@ def attack(
         Path,
         typer.Option(help="poison.npz for labelled rows or pre-training images, poisoned.safetensors for an encoder."),
     ],
-    data: common.Data = None,
-    data_dir: common.DataDir = None,
-    download: common.Download = False,
-    encoder: common.EncoderName = None,
-    weights: common.Weights = None,
-    width: common.Width = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
-    input_size: common.InputSize = None,
-    features: common.Features = None,
-    validation: common.Validation = None,
+    data: shared.Data = None,
+    data_dir: shared.DataDir = None,
+    download: shared.Download = False,
+    encoder: shared.EncoderName = None,
+    weights: shared.Weights = None,
+    width: shared.Width = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    input_size: shared.InputSize = None,
+    features: shared.Features = None,
+    validation: shared.Validation = None,
     pretraining: Annotated[
         str | None, typer.Option(help="Images that an attack on pre-training adds to: DATA or DATA,limit=5000.")
     ] = None,
@@ -39,10 +39,10 @@ def attack(
     target_class: Annotated[str | None, typer.Option(help="Class it should get: its number or its name.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attack.")] = 0,
     ridge: Annotated[float, typer.Option(help="L2 weight of the victim's head.")] = 1e-3,
-    split: common.SplitShares = None,
-    split_seed: common.SplitSeed = None,
-    limit: common.Limit = None,
-    device: common.Device = None,
+    split: shared.SplitShares = None,
+    split_seed: shared.SplitSeed = None,
+    limit: shared.Limit = None,
+    device: shared.Device = None,
 ) -> None:
     """Run one attack alone and write its poison.
 
@@ -54,17 +54,20 @@ def attack(
 
     from foretaste import attacks
     from foretaste.attacks.base import PretrainingAttack
-    from foretaste.audit.drawn import PretrainingSpec
-    from foretaste.audit.single import Request, craft
-    from foretaste.cli.progress import Following
+    from foretaste.audits.attack_once import Request, attack_once
+    from foretaste.audits.drawn import PretrainingSpec
+    from foretaste.progress import Following
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
-    chosen = common.encoder_values(encoder, weights, width, mean, std, input_size)
+    said = flags.values_of(
+        {"encoder": encoder, "weights": weights, "width": width, "mean": mean, "std": std, "input_size": input_size}
+        | {"split": split, "split_seed": split_seed, "limit": limit}
+    )
+    chosen, shares = said.get("encoder", {}), said.get("split", {})
     if features is None and data is None:
         raise SpecError("attack: --features F.npz, or --data D with --encoder E", got="neither", do="pass one of them")
     if features is not None and (data is not None or chosen):
         raise SpecError("attack: --features, or --data with --encoder", got="both", do="pass one of them")
-    shares = common.split_values(split, split_seed, limit)
     if features is not None and shares:
         raise SpecError(
             "attack: --split, --split-seed and --limit beside --data", got="--features", do="leave them out"
@@ -86,7 +89,7 @@ def attack(
         device=device or "auto",
     )
     with Following(Console(stderr=True), name) as following:
-        lines = craft(method, request, out, following.step)
+        lines = attack_once(method, request, out, following.step)
     print("\n".join([*lines, f"wrote {out}"]))
 
 

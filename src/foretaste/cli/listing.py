@@ -1,24 +1,27 @@
-"""What `foretaste list` shows, from the tables alone."""
+"""What `foretaste list` shows, from the tables and the entry points of installed packages."""
 
 from __future__ import annotations
 
 import inspect
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
+from foretaste import attacks, defences, plugins, pretrain, probes
 from foretaste.attacks import ATTACKS
-from foretaste.audit.options import COUNTERMEASURES
+from foretaste.audits.options import COUNTERMEASURES
 from foretaste.data.sources import SOURCES
 from foretaste.defences import DEFENCES
 from foretaste.encoders import ARCHITECTURES
-from foretaste.errors import SpecError
 from foretaste.method import Method
 from foretaste.pretrain import METHODS
 from foretaste.probes import PROBES
+from foretaste.tables import unknown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 
+ATTACK = "foretaste attack {name} --FIELD VALUE, or in an audit --attacks {name}:FIELD=VALUE"
+PROBE = "foretaste audit --probes {name}:FIELD=VALUE"
 SET_BY = {
     "filter": "foretaste audit --defences {name}:FIELD=VALUE",
     "certified": "foretaste audit --defences {name}:FIELD=VALUE",
@@ -47,11 +50,24 @@ def everything() -> str:
         "encoders (--encoder)": dict(ARCHITECTURES),
         "pre-training (foretaste pretrain --method)": {name: line for name, (_, line) in METHODS.items()},
     }
+    for title, group, own in (
+        ("attacks of installed packages", attacks.GROUP, ATTACKS),
+        ("probes of installed packages", probes.GROUP, PROBES),
+        ("defences of installed packages", defences.GROUP, DEFENCES),
+    ):
+        if found := plugins.lines(group, own):
+            blocks[title] = found
     lines = []
     for title, rows in blocks.items():
         width = max(map(len, rows))
         lines += [title, *(f"  {name:<{width}}  {line}" for name, line in rows.items()), ""]
-    return "\n".join([*lines, "foretaste list NAME shows the fields of an attack, probe, defence or method."])
+    return "\n".join(
+        [
+            *lines,
+            "foretaste list NAME shows the fields of an attack, probe, defence or method; your own may be named as",
+            "FILE.py:CLASS or package.module:CLASS wherever a name is.",
+        ]
+    )
 
 
 def fields_of(name: str) -> str:
@@ -60,22 +76,37 @@ def fields_of(name: str) -> str:
     Raises:
         SpecError: no such method.
     """
-    from foretaste import attacks, defences, pretrain, probes
-
+    if plugins.is_code(name):
+        return _from_outside(name)
     found: list[tuple[type[Method], str]] = []
-    if name in ATTACKS:
-        how = f"foretaste attack {name} --FIELD VALUE, or in an audit --attacks {name}:FIELD=VALUE"
-        found.append((attacks.find(name), how))
-    if name in PROBES:
-        found.append((probes.find(name), f"foretaste audit --probes {name}:FIELD=VALUE"))
-    if name in DEFENCES:
-        found.append((defences.find(name), SET_BY[DEFENCES[name].kind].format(name=name)))
+    if name in ATTACKS or (name in plugins.installed(attacks.GROUP)):
+        found.append((attacks.find(name), ATTACK.format(name=name)))
+    if name in PROBES or (name in plugins.installed(probes.GROUP)):
+        found.append((probes.find(name), PROBE.format(name=name)))
+    if name in DEFENCES or (name in plugins.installed(defences.GROUP)):
+        method = defences.find(name)
+        found.append((method, SET_BY[_kind_of(method)].format(name=name)))
     if name in METHODS:
         found.append((pretrain.find(name), f"foretaste pretrain --method {name} --FIELD VALUE"))
     if not found:
-        known = ", ".join(dict.fromkeys([*ATTACKS, *PROBES, *DEFENCES, *METHODS]))
-        raise SpecError(f"list: one of {known}", got=repr(name), do="see `foretaste list`")
+        known = dict.fromkeys([*ATTACKS, *PROBES, *DEFENCES, *METHODS])
+        raise unknown("list", name, known)
     return "\n\n".join(_fields(method, how) for method, how in found)
+
+
+def _from_outside(name: str) -> str:
+    """A class in a file or module of the user's, which may be an attack, a defence or a probe."""
+    bases = [*attacks.BASES, *probes.BASES, *defences.BASES.values()]
+    found = plugins.resolve("list", "", name, {}, bases)
+    if issubclass(found, tuple(map(plugins.at, attacks.BASES))):
+        return _fields(attacks.find(name), ATTACK.format(name=name))
+    if issubclass(found, tuple(map(plugins.at, probes.BASES))):
+        return _fields(probes.find(name), PROBE.format(name=name))
+    return _fields(defences.find(name), SET_BY[_kind_of(found)].format(name=name))
+
+
+def _kind_of(defence: type[Method]) -> str:
+    return next(kind for kind, base in defences.BASES.items() if issubclass(defence, plugins.at(base)))
 
 
 def _fields(method: type[Method], how: str) -> str:

@@ -8,22 +8,22 @@ from typing import Annotated
 
 import typer
 
-from foretaste.cli import common
+from foretaste.cli import common, flags, shared
 
 
 def pretrain(
     context: typer.Context,
     data: Annotated[str, typer.Option("--data", help="Name of a data set (foretaste list), FILE.npz or a folder.")],
     out: Annotated[Path, typer.Option(help="File for the encoder: NAME.safetensors, with its card beside it.")],
-    data_dir: common.DataDir = None,
-    download: common.Download = False,
+    data_dir: shared.DataDir = None,
+    download: shared.Download = False,
     arch: Annotated[str, typer.Option(help="resnet18-small or timm:NAME.")] = "resnet18-small",
-    width: common.Width = None,
+    width: shared.Width = None,
     method: Annotated[str, typer.Option(help="See foretaste list; its fields are flags too.")] = "simclr",
     seed: Annotated[int, typer.Option(help="Seed of weights, order and views.")] = 0,
-    split_seed: common.SplitSeed = None,
-    limit: common.Limit = None,
-    device: common.Device = None,
+    split_seed: shared.SplitSeed = None,
+    limit: shared.Limit = None,
+    device: shared.Device = None,
     threads: common.Threads = None,
     precision: Annotated[
         str, typer.Option(help="auto (bfloat16 where the machine has it), float32 or bfloat16.")
@@ -38,15 +38,15 @@ def pretrain(
     from rich.console import Console
 
     from foretaste import pretrain as table
-    from foretaste.cli.progress import Following
     from foretaste.data import load, whole
     from foretaste.pretrain.run import run
+    from foretaste.progress import Following
     from foretaste.runtime import make_runtime, training_runtime
 
     fields = common.extra_fields(context.args, "pretrain")
     chosen = table.find(method).configure(**fields)
     runtime = training_runtime(make_runtime(device or "auto", threads), precision)
-    spec = common.split_spec(common.split_values(None, split_seed, limit))
+    spec = common.split_spec(flags.values_of({"split_seed": split_seed, "limit": limit}).get("split", {}))
     images, _ = whole(load(data, data_dir=data_dir, download=download), spec)
     words = ["foretaste", "pretrain", "--data", data, "--arch", arch, "--method", method, "--seed", str(seed)]
     words += ["--width", str(width)] if width is not None else []

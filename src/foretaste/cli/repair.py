@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foretaste.cli import common
+from foretaste.cli import common, flags, shared
 from foretaste.errors import SpecError
 
 
@@ -20,17 +20,17 @@ def repair(
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="Its architecture, see foretaste list; default: as its card says.")
     ] = None,
-    width: common.Width = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
-    input_size: common.InputSize = None,
-    data: common.Data = None,
-    data_dir: common.DataDir = None,
-    download: common.Download = False,
+    width: shared.Width = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    input_size: shared.InputSize = None,
+    data: shared.Data = None,
+    data_dir: shared.DataDir = None,
+    download: shared.Download = False,
     seed: Annotated[int, typer.Option(help="Seed of the repair.")] = 0,
-    split_seed: common.SplitSeed = None,
-    limit: common.Limit = None,
-    device: common.Device = None,
+    split_seed: shared.SplitSeed = None,
+    limit: shared.Limit = None,
+    device: shared.Device = None,
     threads: common.Threads = None,
     precision: Annotated[
         str, typer.Option(help="auto (bfloat16 where the machine has it), float32 or bfloat16.")
@@ -43,9 +43,9 @@ def repair(
     from rich.console import Console
 
     from foretaste import defences
-    from foretaste.cli.progress import Following
+    from foretaste.audits.repair_once import NO_IMAGES, check_out, run
     from foretaste.data import load, whole
-    from foretaste.defences.repairs.run import NO_IMAGES, check_out, run
+    from foretaste.progress import Following
     from foretaste.runtime import make_runtime, training_runtime
 
     fields = common.extra_fields(context.args, f"repair {name}")
@@ -53,8 +53,11 @@ def repair(
     check_out(out)
     # Without --encoder the file itself has to say what it is.
     reference, weights = (encoder, suspect) if encoder else (str(suspect), None)
-    spec = _spec(common.encoder_values(reference, weights, width, mean, std, input_size))
-    rows = common.split_spec(common.split_values(None, split_seed, limit))
+    said = flags.values_of(
+        {"encoder": reference, "weights": weights, "width": width, "mean": mean, "std": std, "input_size": input_size}
+        | {"split_seed": split_seed, "limit": limit}
+    )
+    spec, rows = _spec(said["encoder"]), common.split_spec(said.get("split", {}))
     runtime = training_runtime(make_runtime(device or "auto", threads), precision)
     if method.least and data is None:
         raise SpecError(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from foretaste.audits.spec import AuditSpec
+    from foretaste.studies.spec import Study
 
 STUDIES = ("feature-targeted", "pacl", "defences")
 
@@ -17,6 +21,10 @@ def reproduce(
         Path | None, typer.Option(help="Its audits as a YAML file; default: a small one on the embedded digits.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the records; default: the study's name.")] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run code that the plan names; look at it first.")
+    ] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch data sets that the plan asks to fetch.")] = False,
 ) -> None:
     """Run a study's audits: measure a paper's claims, or what defences are worth.
 
@@ -24,31 +32,46 @@ def reproduce(
     """
     from rich.console import Console
 
-    from foretaste.audit.runner import Outcome, run
-    from foretaste.cli.progress import AuditProgress
+    from foretaste.audits import trust
+    from foretaste.audits.runner import Outcome, run
     from foretaste.errors import SpecError
+    from foretaste.progress import AuditProgress
     from foretaste.report import write
-    from foretaste.report.study import write_study
-    from foretaste.sweep.study import Study
+    from foretaste.studies import page
+    from foretaste.studies.spec import Study
 
     if name not in STUDIES:
         raise SpecError(f"reproduce: one of {', '.join(STUDIES)}", got=repr(name))
-    source = plan or Path(__file__).parents[1] / "studies" / f"{name}.yaml"
+    source = plan or Path(page.__file__).with_name(f"{name}.yaml")
     study = Study.read(source)
+    audits = audits_of(study)
+    for part, spec in audits.items():
+        trust.check_spec(spec, f"{source}, audit {part}", trust_code=trust_code, download=download)
     if study.study != name:
         raise SpecError(f"{source}: a plan of the study {name}", got=study.study, do="pass another plan")
     folder = out or Path(name)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.yaml").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / page.FILE).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     outcomes: list[Outcome] = []
-    for part in study.audits:
-        print(f"audit {part} ({len(outcomes) + 1} of {len(study.audits)})", file=sys.stderr)
+    for part, spec in audits.items():
+        print(f"audit {part} ({len(outcomes) + 1} of {len(audits)})", file=sys.stderr)
         with AuditProgress(Console(stderr=True)) as progress:
-            outcomes.append(run(study.spec(part), folder / part, progress))
+            outcomes.append(run(spec, folder / part, progress))
         write(folder / part)
-    for path in write_study(folder):
+    for path in page.write_study(folder):
         print(path)
     failed = sum(len(outcome.failures) for outcome in outcomes)
     if failed:
         print(f"foretaste: {failed} trials failed; the same command tries them again.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def audits_of(study: Study) -> dict[str, AuditSpec]:
+    """Every audit of a study, checked before any is run.
+
+    Raises:
+        SpecError: a key that no audit has, or a value out of its range.
+    """
+    from foretaste.audits.spec import AuditSpec
+
+    return {name: AuditSpec.make(study.values(name), f"study, audit {name}") for name in study.audits}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foretaste.cli import common
+from foretaste.cli import common, flags, shared
 from foretaste.errors import SpecError
 
 if TYPE_CHECKING:
+    from foretaste.audits.scan_once import Request
     from foretaste.defences.scans.base import Scan
-    from foretaste.defences.scans.run import Request
     from foretaste.encoders.spec import EncoderSpec
 
 
@@ -23,26 +23,26 @@ def scan(
         str | None,
         typer.Option("--encoder", help="Architecture of the suspect; default: as its own card says, see list."),
     ] = None,
-    width: common.Width = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
-    input_size: common.InputSize = None,
-    data: common.Data = None,
-    data_dir: common.DataDir = None,
-    download: common.Download = False,
+    width: shared.Width = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    input_size: shared.InputSize = None,
+    data: shared.Data = None,
+    data_dir: shared.DataDir = None,
+    download: shared.Download = False,
     part: Annotated[str, typer.Option(help="test or train: which rows of the data are looked at.")] = "test",
-    other: Annotated[str | None, typer.Option(help="An independent encoder, see foretaste list.")] = None,
-    other_weights: Annotated[Path | None, typer.Option(help="Checkpoint for --other.")] = None,
-    null: Annotated[Path | None, typer.Option(help="Folder of clean encoders, see scripts/clean_encoders.py.")] = None,
+    other: shared.Other = None,
+    other_weights: shared.OtherWeights = None,
+    null: shared.Null = None,
     scans: Annotated[
         str | None, typer.Option(help="Names with fields, as drift,decree:steps=400; default: all that can be run.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for all scores and evidence.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Rows of the tables that are printed.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the scans that draw.")] = 0,
-    split_seed: common.SplitSeed = None,
-    limit: common.Limit = None,
-    device: common.Device = None,
+    split_seed: shared.SplitSeed = None,
+    limit: shared.Limit = None,
+    device: shared.Device = None,
     threads: common.Threads = None,
 ) -> None:
     """Look for poison in an encoder.
@@ -52,9 +52,9 @@ def scan(
     """
     from rich.console import Console
 
-    from foretaste.cli.progress import Following
+    from foretaste.audits.scan_once import Request, run
     from foretaste.cli.scan_table import show
-    from foretaste.defences.scans.run import Request, run
+    from foretaste.progress import Following
     from foretaste.runtime import make_runtime
 
     if part not in ("test", "train"):
@@ -62,18 +62,22 @@ def scan(
     if out is not None and (out.suffix != ".json" or not out.parent.is_dir()):
         found = repr(out.name) if out.suffix != ".json" else f"no folder {out.parent}"
         raise SpecError(f"--out {out}: a .json file in a folder that exists", got=found, do="pass another --out")
-    if other is None and other_weights is not None:
-        raise SpecError("--other: the encoder that the weights are of", got="--other-weights without it", do="pass it")
+    said = flags.values_of(
+        {"encoder": encoder or str(suspect), "width": width, "mean": mean, "std": std, "input_size": input_size}
+        | {"other": other, "other_weights": other_weights, "split_seed": split_seed, "limit": limit}
+    )
     request = Request(
-        suspect=_suspect(suspect, encoder, width, mean, std, input_size),
+        suspect=_spec(
+            "the suspect, --encoder and its flags", **said["encoder"], weights=None if encoder is None else suspect
+        ),
         reference=reference,
-        other=None if other is None else _spec("--other", reference=other, weights=other_weights),
+        other=_spec("--other", **said["other"]) if "other" in said else None,
         null=null,
         data=data,
         data_dir=data_dir,
         download=download,
         part=_part(part),
-        split=common.split_spec(common.split_values(None, split_seed, limit)),
+        split=common.split_spec(said.get("split", {})),
         seed=seed,
     )
     chosen = _chosen(scans, request)
@@ -84,13 +88,6 @@ def scan(
     show(report, Console(), top)
     if out is not None:
         print(f"wrote {out}")
-
-
-def _suspect(
-    path: Path, encoder: str | None, width: int | None, mean: str | None, std: str | None, size: int | None
-) -> EncoderSpec:
-    values = common.encoder_values(encoder or str(path), None, width, mean, std, size)
-    return _spec("the suspect, --encoder and its flags", **values, weights=None if encoder is None else path)
 
 
 def _spec(what: str, **values: object) -> EncoderSpec:
@@ -111,9 +108,9 @@ def _part(text: str) -> Literal["test", "train"]:
 
 def _chosen(text: str | None, request: Request) -> list[Scan]:
     """The scans that were named, or all whose needs are there."""
-    from foretaste.audit.spec import MethodSpec
+    from foretaste.audits.scan_once import applicable
+    from foretaste.audits.spec import MethodSpec
     from foretaste.defences import DEFENCES, configure
-    from foretaste.defences.scans.run import applicable
 
     if text is not None:
         named = [MethodSpec.parse(word) for word in text.split(",") if word]

@@ -26,7 +26,7 @@ class SplitSpec(BaseModel):
     validation: float = Field(default=0.4, ge=0, lt=1, description="share of the attacker's own rows")
     clean: float = Field(default=0.1, ge=0, lt=1, description="share of the defender's clean rows")
     test: float = Field(default=0.2, gt=0, lt=1, description="share of test rows, where the source has no test part")
-    seed: int = Field(default=0, ge=0, description="of the named streams split/...")
+    seed: int = Field(default=0, ge=0, description="seed of the split")
     limit: int | None = Field(default=None, ge=1, description="at most so many test rows, and so many others")
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from foretaste.tables import look_up
+from foretaste.method import Method
+from foretaste.plugins import resolve
 
 Kind = Literal["filter", "certified", "scan", "repair", "guard"]
 
@@ -175,22 +176,35 @@ DEFENCES: dict[str, Entry] = {
     ),
 }
 
+GROUP = "foretaste.defences"
+"""Entry points of packages that bring defences."""
 
-def find(name: str, *kinds: str) -> Any:
+BASES = {
+    "filter": "foretaste.defences.base:Filter",
+    "certified": "foretaste.defences.certified.base:CertifiedHead",
+    "scan": "foretaste.defences.scans.base:Scan",
+    "repair": "foretaste.defences.repairs.base:Repair",
+    "guard": "foretaste.defences.guards.base:Guard",
+}
+"""What a defence from outside extends, by kind."""
+
+
+def find(name: str | type[Method], *kinds: str) -> Any:
     """The class of a defence: a `Filter`, `CertifiedHead`, `Scan`, `Repair` or `Guard`, as its kind in the table says.
 
     Args:
-        name: as in the table.
+        name: as in the table or of an installed package, or `file.py:Class`, `package.module:Class`.
         kinds: only a defence of one of these kinds will do; none: of any.
 
     Raises:
-        SpecError: there is no such defence; the message lists what there is.
+        SpecError: there is no such defence (the message lists what there is), or it is not one.
     """
     places = {key: entry.place for key, entry in DEFENCES.items() if not kinds or entry.kind in kinds}
-    return look_up(" or ".join(kinds) or "defence", places, name)
+    bases = [base for kind, base in BASES.items() if not kinds or kind in kinds]
+    return resolve(" or ".join(kinds) or "defence", GROUP, name, places, bases, taken=DEFENCES)
 
 
-def configure(name: str, fields: dict[str, Any], *kinds: str) -> Any:
+def configure(name: str | type[Method], fields: dict[str, Any], *kinds: str) -> Any:
     """A defence with the fields that a user typed; defaults for the rest.
 
     Raises:

@@ -18,7 +18,7 @@ from foretaste.encoders.card import Card
 from foretaste.encoders.contract import check_contract
 from foretaste.encoders.keys import fit_keys
 from foretaste.encoders.resnet_small import resnet18_small
-from foretaste.encoders.spec import EncoderSpec
+from foretaste.encoders.spec import EncoderSpec, names_code
 from foretaste.encoders.weights import TORCH_SUFFIXES, StateFile, read_state_dict
 from foretaste.errors import EncoderError
 from foretaste.runtime import stream_seed
@@ -117,7 +117,7 @@ def _network(architecture: str, width: int, seed: int) -> tuple[nn.Module, Card]
             return resnet18_small(width), Card(name=SMALL, architecture=SMALL, d=0, source=random, **plain)
         if architecture.startswith("timm:"):
             return _timm(architecture, random)
-        if ":" in architecture:
+        if names_code(architecture):
             name = architecture.rpartition(":")[2]
             source = "weights as the code makes them"
             return user_code.call(architecture).cpu(), Card(name=name, architecture=architecture, d=0, source=source)

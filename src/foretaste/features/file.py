@@ -17,6 +17,9 @@ from foretaste.data.npz import keys, read_arrays
 from foretaste.errors import DataError
 from foretaste.images import digest_rows
 
+Array = NDArray[Any] | Tensor
+"""Of numpy or torch; lists of numbers do as well."""
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
@@ -75,15 +78,15 @@ def read_features(path: Path, *, classes: int | None = None) -> FeatureSet:
 
 
 def features_of(
-    z: NDArray[Any] | Tensor,
-    y: NDArray[Any] | Tensor,
+    z: Array,
+    y: Array,
     names: NDArray[Any] | Sequence[str] | None = None,
     where: str = "features",
     name: str = "features",
     *,
     classes: int | None = None,
 ) -> FeatureSet:
-    """Features in memory, checked as those of a file are.
+    """Features in memory, copied and checked as those of a file are.
 
     Args:
         z: float [n, d], n >= 2, finite; numpy or torch.
@@ -139,8 +142,8 @@ def check_same(train: FeatureSet, other: FeatureSet) -> None:
         )
 
 
-def _array(values: NDArray[Any] | Tensor) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+def _array(values: Array) -> NDArray[Any]:
+    return np.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values)
 
 
 def _features(path: str, z: NDArray[Any]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from foretaste.tables import look_up
+from foretaste.plugins import resolve
 
 if TYPE_CHECKING:
     from foretaste.probes.base import ImageProbe, Probe
@@ -33,18 +33,25 @@ PROBES: dict[str, tuple[str, str]] = {
     ),
 }
 
+GROUP = "foretaste.probes"
+"""Entry points of packages that bring probes."""
 
-def find(name: str) -> type[Probe | ImageProbe]:
-    """The class of a probe.
+BASES = ("foretaste.probes.base:Probe", "foretaste.probes.base:ImageProbe")
+"""What a probe from outside extends."""
+
+
+def find(name: str | type[Probe | ImageProbe]) -> type[Probe | ImageProbe]:
+    """The class of a probe: by its name here or of an installed package, or as `file.py:Class`, `package:Class`.
 
     Raises:
-        SpecError: there is no such probe; the message lists what there is.
+        SpecError: there is no such probe (the message lists what there is), or it is not one.
     """
-    found: type[Probe | ImageProbe] = look_up("probe", {key: entry[0] for key, entry in PROBES.items()}, name)
+    places = {key: entry[0] for key, entry in PROBES.items()}
+    found: type[Probe | ImageProbe] = resolve("probe", GROUP, name, places, BASES)
     return found
 
 
-def configure(name: str, fields: dict[str, Any]) -> Probe | ImageProbe:
+def configure(name: str | type[Probe | ImageProbe], fields: dict[str, Any]) -> Probe | ImageProbe:
     """A probe with the fields that a user typed; defaults for the rest.
 
     Raises:

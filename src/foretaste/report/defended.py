@@ -5,17 +5,13 @@ A defence stands in one column for each of its false-alarm rates; a certified he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from foretaste.record import Alarm, Estimate, TrialRecord
+from foretaste.report.aggregate import Cell, Twins, mean_as_wide, pair
 from foretaste.report.numbers import budget
-from foretaste.report.pairing import Cell, Twins, pair
-from foretaste.report.steering import PairRow
-from foretaste.report.summary import Row, Summary
+from foretaste.report.summary import PairRow, Row, Summary
 
 AIMED = "◆"
 """Marks an attack that was made against the defence of its column or line."""
@@ -86,8 +82,7 @@ class Defended:
 @lru_cache(maxsize=32)
 def everything(summary: Summary) -> Defended:
     """The matrix of an audit; without columns where no defence was tried."""
-    trials = [*([summary.clean] if summary.clean else []), *(trial for row in summary.rows for trial in row.trials)]
-    columns = list(dict.fromkeys(column for trial in trials for column in _columns(trial)))
+    columns = list(dict.fromkeys(column for trial in summary.tried for column in _columns(trial)))
     clean = {c: _view(summary.clean, c) for c in columns if summary.clean and c in _columns(summary.clean)}
     flagged = {c: _alarms([summary.clean], c)[0].clean for c in clean if summary.clean and c.rate is not None}
     outcomes = {
@@ -149,15 +144,5 @@ def _outcome(trials: list[TrialRecord], column: Column, twin: TrialRecord | None
         return Outcome(cell, None, None, None, views)
     alarms = _alarms(trials, column)
     ranks = [trial.defences[column.key].auroc for trial in trials]
-    return Outcome(cell, mean([a.poison for a in alarms]), mean([a.clean for a in alarms]), mean(ranks), views)
-
-
-def mean(found: Sequence[Estimate | None]) -> Estimate | None:
-    """Mean over seeds with the mean of their own intervals: as wide as if all seeds erred alike, since two or three
-    numbers have no spread to speak of. None where there is no number.
-    """
-    known = [one for one in found if one]
-    if not known:
-        return None
-    value, low, high = (float(np.mean([getattr(one, end) for one in known])) for end in ("value", "low", "high"))
-    return Estimate(value=value, low=low, high=high, n=known[0].n, method=f"{known[0].method}, mean of the trials")
+    caught, flagged = mean_as_wide(one.poison for one in alarms), mean_as_wide(one.clean for one in alarms)
+    return Outcome(cell, caught, flagged, mean_as_wide(ranks), views)

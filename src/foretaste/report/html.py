@@ -17,24 +17,25 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from foretaste.report import bracket, defences, details, encoder_defences, evidence, matrix, pairs, plots, tables
-from foretaste.report.figure import Plot
-from foretaste.report.naming import class_name
+from foretaste.report.figures import bracket, curves, heatmap, trial
+from foretaste.report.figures.style import Plot
+from foretaste.report.numbers import class_name
 from foretaste.report.summary import Summary
-from foretaste.report.tables import Table
+from foretaste.report.tables import Table, accuracy, certified, checks, defences, targeted
+from foretaste.report.threats import THREATS, Threat
 from foretaste.report.verdict import Sentence
 
 
 def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], heading: str) -> str:
     """The whole page as one string."""
     draw, own = _plotly(), _source("report.js")
-    curves = plots.curves(summary)
+    lines = curves.curves(summary)
     steering = _steering(summary)
-    objectives = details.objectives(summary)
-    projections = details.projections(summary)
+    objectives = trial.objectives(summary)
+    projections = trial.projections(summary)
     brackets = bracket.figures(summary)
-    matrices = matrix.figures(summary)
-    shown = [*curves, *matrices, *brackets, *(one.plot for one in steering if one.plot), *projections, *objectives]
+    matrices = heatmap.figures(summary)
+    shown = [*lines, *matrices, *brackets, *(one.plot for one in steering if one.plot), *projections, *objectives]
     topics: dict[str, list[Sentence]] = {}
     for sentence in verdict:
         topics.setdefault(sentence.topic, []).append(sentence)
@@ -50,26 +51,26 @@ def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], head
             style=Markup(_source("report.css")),
             plotly=Markup(draw),
             script=Markup(own),
-            curves=curves,
+            curves=lines,
             steering=steering,
             objectives=objectives,
             projections=projections,
-            galleries=details.galleries(summary),
+            galleries=trial.galleries(summary),
             figures=[(plot.name, embed(plot.figure)) for plot in shown],
-            labelled=tables.labelled(summary),
-            judged=tables.judged(summary),
+            labelled=accuracy.labelled(summary),
+            judged=accuracy.judged(summary),
             matrices=matrices,
-            matrix=matrix.table(summary),
-            defences=defences.table(summary),
+            matrix=accuracy.matrix(summary),
+            defences=defences.filters(summary),
             brackets=brackets,
-            bracket=bracket.table(summary),
-            failures=tables.failures(summary),
-            clean=tables.clean(summary),
-            cost=tables.cost(summary),
-            referee=evidence.referee(summary),
-            ledgers=evidence.ledgers(summary),
-            dropped=evidence.dropped(summary),
-            cards=evidence.cards(summary),
+            bracket=certified.table(summary),
+            failures=checks.failures(summary),
+            clean=accuracy.clean(summary),
+            cost=checks.cost(summary),
+            referee=checks.referee(summary),
+            ledgers=checks.ledgers(summary),
+            dropped=checks.dropped(summary),
+            cards=checks.cards(summary),
             class_name=lambda index: class_name(summary.data, index),
         )
     )
@@ -79,7 +80,7 @@ def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], head
 class Section:
     """The part of the page about one threat on one chosen image."""
 
-    threat: pairs.Threat
+    threat: Threat
     plot: Plot | None
     table: Table
     by_probe: Table | None
@@ -89,15 +90,15 @@ class Section:
 
 def _steering(summary: Summary) -> list[Section]:
     """Encoder weights always, if only to say that they were no part of the audit; other threats where they were."""
-    found = [(threat, threat.rows(summary)) for threat in pairs.THREATS]
+    found = [(threat, threat.rows(summary)) for threat in THREATS]
     return [
         Section(
             threat,
-            plots.steered(threat, rows),
-            pairs.table(threat, rows),
-            pairs.by_probe(threat, rows),
-            encoder_defences.tables(threat, rows, summary.clean),
-            pairs.pairs(threat, rows),
+            curves.steered(threat, rows),
+            targeted.table(threat, rows),
+            targeted.by_probe(threat, rows),
+            defences.of_encoder(threat, rows, summary.clean),
+            targeted.pairs(threat, rows),
         )
         for threat, rows in found
         if rows or threat.key == "weights"

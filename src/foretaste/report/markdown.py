@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from foretaste.report import bracket, defences, encoder_defences, evidence, matrix, pairs, tables
 from foretaste.report.summary import Summary
-from foretaste.report.tables import Table
+from foretaste.report.tables import Table, accuracy, certified, checks, defences, targeted
+from foretaste.report.threats import THREATS
 from foretaste.report.verdict import Sentence
 
 
@@ -16,37 +16,37 @@ def page(summary: Summary, verdict: list[Sentence], advice: list[Sentence], head
     if advice:
         parts += ["## Recommendation", *_bullets([line.text for line in advice])]
     parts += ["## Verdict", *_bullets([line.text for line in verdict])]
-    rows = tables.labelled(summary)
+    rows = accuracy.labelled(summary)
     parts += ["## Labelled rows", *(table_of(rows) if rows.lines else ["Not part of this audit."])]
-    if rows.lines and (judged := tables.judged(summary)):
+    if rows.lines and (judged := accuracy.judged(summary)):
         parts += table_of(judged)
-    if crossed := matrix.table(summary):
+    if crossed := accuracy.matrix(summary):
         parts += table_of(crossed)
-    if screened := defences.table(summary):
+    if screened := defences.filters(summary):
         parts += table_of(screened)
-    if proven := bracket.table(summary):
+    if proven := certified.table(summary):
         parts += table_of(proven)
-    for threat in pairs.THREATS:
+    for threat in THREATS:
         found = threat.rows(summary)
         if not found and threat.key != "weights":
             continue
         parts += [
             f"## {threat.title}",
-            *(table_of(pairs.table(threat, found)) if found else ["Not part of this audit."]),
+            *(table_of(targeted.table(threat, found)) if found else ["Not part of this audit."]),
         ]
-        more = encoder_defences.tables(threat, found, summary.clean)
-        for table in (pairs.by_probe(threat, found), *more, pairs.pairs(threat, found)):
+        more = defences.of_encoder(threat, found, summary.clean)
+        for table in (targeted.by_probe(threat, found), *more, targeted.pairs(threat, found)):
             parts += table_of(table) if table and table.lines else []
     parts += ["## Warnings", *(_bullets([_warning(w.text, w.trials) for w in summary.warnings]) or ["None."])]
     if summary.failures:
-        parts += ["## Failed trials", *table_of(tables.failures(summary))]
-    parts += ["## Cost", *table_of(tables.cost(summary)), "## Evidence"]
+        parts += ["## Failed trials", *table_of(checks.failures(summary))]
+    parts += ["## Cost", *table_of(checks.cost(summary)), "## Evidence"]
     for table in (
-        tables.clean(summary),
-        evidence.dropped(summary),
-        evidence.ledgers(summary),
-        evidence.referee(summary),
-        *evidence.cards(summary),
+        accuracy.clean(summary),
+        checks.dropped(summary),
+        checks.ledgers(summary),
+        checks.referee(summary),
+        *checks.cards(summary),
     ):
         parts += table_of(table) if table.lines else []
     return "\n\n".join(parts) + "\n"

@@ -1,8 +1,8 @@
-"""How numbers look in the report: one place, so that the verdict, the tables and the plots agree to the digit."""
+"""How numbers and names look in the report: one place, so that verdict, tables and plots agree to the digit."""
 
 from __future__ import annotations
 
-from foretaste.record import Estimate
+from foretaste.record import DataEntry, Estimate, TrialRecord
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -24,6 +24,11 @@ def budget(share: float | None) -> str:
 def interval(estimate: Estimate, digits: int = 1) -> str:
     """`[73.1, 74.9]`, in percent."""
     return f"[{percent(estimate.low, digits)}, {percent(estimate.high, digits)}]"
+
+
+def share(estimate: Estimate) -> str:
+    """`90 % [70, 97]`, for shares of a few outcomes."""
+    return f"{percent(estimate.value, 0)} % {interval(estimate, 0)}"
 
 
 def change_interval(estimate: Estimate) -> str:
@@ -65,3 +70,25 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def label(attack: str, variant: str) -> str:
+    """Name of an attack in tables."""
+    return f"{attack} ({variant})" if variant else attack
+
+
+def where(trial: TrialRecord) -> str:
+    """One trial in words: attack, budget or target, seed."""
+    if trial.threat == "clean":
+        return "clean twin"
+    parts = [label(trial.attack, trial.variant)]
+    if trial.target:
+        parts.append(f"image {trial.target.index} to {class_name(trial.data, trial.target.target_class)}")
+    if trial.budget is not None:
+        parts.append(budget(trial.budget))
+    return ", ".join([*parts, f"seed {trial.seed}"])
+
+
+def class_name(data: DataEntry, index: int) -> str:
+    """Name of a class; a label outside the list keeps its number."""
+    return data.classes[index] if 0 <= index < len(data.classes) else f"class {index}"

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from foretaste import statistics
 from foretaste.record import Estimate, TrialRecord, unpack_labels
+from foretaste.report.aggregate import Bits, lowest, paired, right
 from foretaste.report.defended import Column, Defended, Outcome, against, aims_at, everything, plain_form
-from foretaste.report.naming import label
-from foretaste.report.numbers import accuracy, budget, count, moved, percent
+from foretaste.report.numbers import accuracy, budget, count, label, moved, percent
 from foretaste.report.recommend_encoder import encoder_recommendation
 from foretaste.report.summary import Row, Summary
 from foretaste.report.verdict import RECOMMENDATION, Sentence, strongest
@@ -74,11 +70,13 @@ def credits(summary: Summary, found: Defended, share: float) -> list[Credit]:
         own = [(found.outcomes[place, column], row) for place, row in rows if (place, column) in found.outcomes]
         if before is None or len(own) < len(rows):
             continue
-        worst, row = min(own, key=lambda one: one[0].cell.poisoned.value)
-        gain = _paired(
-            _right(summary, before.trials, next(iter(before.cells))), _right(summary, worst.trials, column.key)
-        )
-        credited.append(Credit(column, row, worst.cell.poisoned, gain))
+        least = lowest((outcome.cell.poisoned, (outcome, row)) for outcome, row in own)
+        if least is None:
+            continue
+        accuracy_left, (worst, row) = least
+        bare = _right(summary, before.trials, next(iter(before.cells)))
+        gain = paired(bare, _right(summary, worst.trials, column.key))
+        credited.append(Credit(column, row, accuracy_left, gain))
     return credited
 
 
@@ -117,7 +115,7 @@ def _price(summary: Summary, found: Defended, column: Column) -> str:
         return "its price without poison was not measured"
     headline = next(iter(summary.clean.scores), "")
     after = _right(summary, [found.clean[column]], column.key)
-    change = _paired(_right(summary, [summary.clean], headline), after)
+    change = paired(_right(summary, [summary.clean], headline), after)
     if change is None:
         return "its price without poison was not measured"
     if change.low <= 0 <= change.high:
@@ -189,26 +187,9 @@ def _untested(summary: Summary, found: Defended) -> list[Sentence]:
     ]
 
 
-Bits = NDArray[np.bool_]
-
-
 def _right(summary: Summary, trials: list[TrialRecord], key: str) -> list[Bits]:
     """Test rows that each trial's score gets right, bool [n] each; fewer than the trials where a record cannot say."""
     if summary.clean is None or not summary.clean.truth:
         return []
     truth = unpack_labels(summary.clean.truth)
-    guessed = [unpack_labels(trial.predictions[key]) for trial in trials if key in trial.predictions]
-    return [one == truth for one in guessed if len(one) == len(truth)]
-
-
-def _paired(before: list[Bits], after: list[Bits]) -> Estimate | None:
-    """Change of accuracy over rows and seeds; None where either side is missing.
-
-    Where the sides have different numbers of seeds, the one with more is cut to the other's.
-    """
-    seeds = min(len(before), len(after))
-    if not seeds:
-        return None
-    return statistics.paired_change_over_seeds(
-        np.stack(before[:seeds]) if seeds > 1 else before[0], np.stack(after[:seeds])
-    )
+    return [bits for trial in trials if (bits := right(trial, key, truth)) is not None]

@@ -7,22 +7,103 @@ headline probe, and of pairs that count. Nothing is said where nothing was tried
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from foretaste import statistics
 from foretaste.record import Estimate, Scanned, TrialRecord
-from foretaste.report.encoder_defences import keys_of
-from foretaste.report.ground import Ground, Judge, cases, grounds
-from foretaste.report.numbers import accuracy, budget, count, interval, moved, percent
-from foretaste.report.pairs import THREATS
-from foretaste.report.steering import PairRow, one_per_run
-from foretaste.report.summary import Summary
+from foretaste.report import numbers
+from foretaste.report.aggregate import eligible, grouped, keys_of, mean_share, one_per_run, share
+from foretaste.report.defended import against, aims_at
+from foretaste.report.numbers import accuracy, budget, count, moved, percent
+from foretaste.report.summary import PairRow, Summary
+from foretaste.report.threats import THREATS, Threat
 from foretaste.report.verdict import RECOMMENDATION, Sentence
 
 SHOWN = 5
 """Attacks of a threat that have sentences of their own; all are in the tables."""
 EVENTS = {"weights": "edit", "targeted": "attack", "pretraining": "run"}
 """What a scan sees once, by threat."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One attack at one budget, and the same attack made against a defence.
+
+    Attributes:
+        threat: its threat.
+        plain: the attack that reckons with no defence; None where every one does.
+        aimed: those that do.
+    """
+
+    threat: Threat
+    plain: PairRow | None
+    aimed: list[PairRow]
+
+    @property
+    def name(self) -> str:
+        """Of the attack, with its budget where there are several."""
+        row = self.plain or self.aimed[0]
+        return self.threat.named(row) if self.plain else row.attack
+
+    @property
+    def rows(self) -> list[PairRow]:
+        """All of it."""
+        return [*([self.plain] if self.plain else []), *self.aimed]
+
+    def faced(self, key: str) -> list[PairRow]:
+        """What a defence is credited with the worst of."""
+        return [row for row in self.rows if row is self.plain or aims_at(row, key)]
+
+    def basis(self, keys: Iterable[str]) -> str:
+        """Which of the defences somebody tried to get past."""
+        keys = list(keys)
+        tested = [key for key in keys if any(aims_at(row, key) for row in self.aimed)]
+        rest = ", ".join(key for key in keys if key not in tested)
+        if not tested:
+            return f"without an adaptive attack: none was made against {rest}"
+        return f"counting what was made against {', '.join(tested)}" + (f"; nothing was against {rest}" if rest else "")
+
+
+def grounds(threat: Threat, rows: list[PairRow]) -> list[Ground]:
+    """The attacks on which a defence of the encoder was tried, in the order of the record."""
+    found = []
+    tried = [row for row in rows if any(one.repaired or one.scanned or one.guarded for one in row.pairs)]
+    for own in grouped(tried, lambda row: (row.attack, row.budget)).values():
+        aimed, plain = [row for row in own if against(row)], [row for row in own if not against(row)]
+        found += [Ground(threat, row, aimed) for row in plain] or [Ground(threat, None, aimed)]
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """A defence in its worst case; the lower the rank, the better.
+
+    Attributes:
+        key: the defence.
+        row: the attack that is the worst for it.
+        rank: what cases are ordered by.
+        text: the figures in words.
+    """
+
+    key: str
+    row: PairRow
+    rank: tuple[float, ...]
+    text: str
+
+
+Judge = Callable[[PairRow, str], tuple[tuple[float, ...], str] | None]
+
+
+def cases(ground: Ground, keys: Iterable[str], judge: Judge) -> list[Case]:
+    """Each defence that has figures, by its worst case; the best one first."""
+    found = []
+    for key in dict.fromkeys(keys):
+        judged = [(row, one) for row in ground.faced(key) if (one := judge(row, key))]
+        if judged:
+            row, (rank, text) = max(judged, key=lambda one: one[1][0])
+            aside = "" if row is ground.plain else f" where the attack is made against it ({ground.threat.named(row)})"
+            found.append(Case(key, row, rank, text + aside))
+    return sorted(found, key=lambda case: case.rank)
 
 
 def encoder_recommendation(summary: Summary) -> list[Sentence]:
@@ -52,7 +133,7 @@ def _repairs(ground: Ground, clean: TrialRecord | None) -> Sentence | None:
     found = cases(ground, keys_of(one.repaired for row in ground.rows for one in row.pairs), judge)
     if not found:
         return None
-    start = f"the {count(len(steered), _noun(ground.plain))} that" if ground.plain and steered else "what"
+    start = f"the {count(len(steered), ground.plain.noun)} that" if ground.plain and steered else "what"
     texts = "; ".join(f"{case.text}, {_price(_change(clean, case.key))}" for case in found)
     claim = f"Of {start} {ground.name} steers, so many are still steered after a repair: {texts}"
     return Sentence(RECOMMENDATION, claim, ground.basis(case.key for case in found))
@@ -90,12 +171,10 @@ def _scans(ground: Ground) -> Sentence | None:
 
 def _guards(ground: Ground) -> Sentence | None:
     def judge(row: PairRow, key: str) -> tuple[tuple[float, ...], str] | None:
-        eligible = [one for one in row.pairs if one.target and one.target.eligible]
-        seen = [one.guarded[key] for one in eligible if key in one.guarded]
-        shares = [one.share for one in seen if one.share is not None]
-        if not shares:
+        seen = [one.guarded[key] for one in eligible(row.pairs) if key in one.guarded]
+        auroc = mean_share([one.share for one in seen if one.share is not None])
+        if auroc is None:
             return None
-        auroc = statistics.mean_share(np.array(shares))
         chance = ", which may be chance," if auroc.low <= 0.5 <= auroc.high else ""
         text = f"{key} has an AUROC of {accuracy(auroc)} %{chance}"
         if alarms := [one.alarms[-1] for one in seen if one.alarms]:
@@ -140,12 +219,7 @@ def _price(change: Estimate | None) -> str:
 
 def _steered(row: PairRow | None) -> list[TrialRecord]:
     """Trials with an eligible pair that the headline probe says was steered."""
-    return [one for one in (row.pairs if row else []) if one.target and one.target.eligible and one.target.success]
-
-
-def _noun(row: PairRow) -> str:
-    images = {trial.target.index for trial in row.pairs if trial.target}
-    return "chosen image" if len(images) == len(row.pairs) else "(image, class) pair"
+    return [one for one in eligible(row.pairs if row else []) if one.target and one.target.success]
 
 
 def _mean(bits: list[bool]) -> float:
@@ -153,6 +227,6 @@ def _mean(bits: list[bool]) -> float:
 
 
 def _share(bits: list[bool]) -> str:
-    """`90 % [70, 97]`."""
-    share = statistics.wilson(sum(bits), len(bits))
-    return f"{percent(share.value, 0)} % {interval(share, 0)}"
+    """`90 % [70, 97]`, of one outcome or more."""
+    found = share(bits)
+    return numbers.share(found) if found else ""

@@ -7,14 +7,24 @@ score that the predictions contradict: it warns.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foretaste.errors import RecordError
-from foretaste.record import DataEntry, EncoderEntry, TrialRecord
-from foretaste.report.naming import label, refusals, where
-from foretaste.report.numbers import budget
-from foretaste.report.pairing import Cell, Twins, pair
-from foretaste.report.steering import PairRow, pair_row
+from foretaste.record import DataEntry, EncoderEntry, Estimate, ProbeScores, Steered, TrialRecord
+from foretaste.report.aggregate import (
+    Cell,
+    Twins,
+    by_attack,
+    failure,
+    headline,
+    keys_of,
+    mean_over_trials,
+    one_per_run,
+    pair,
+    share,
+)
+from foretaste.report.numbers import budget, label, where
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,95 @@ class Row:
     def head(self) -> Cell | None:
         """The headline score; None when every trial failed."""
         return next(iter(self.cells.values()), None)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One probe over all pairs.
+
+    Attributes:
+        eligible: pairs that the clean twin gets right and that ask for another class.
+        successes: of those, the ones steered to the desired class.
+        success: their share, with Wilson's interval; None when no pair is eligible.
+        base: share of all pairs to which the clean twin already gave the desired class.
+        collateral: mean share of the other test predictions that changed.
+        neighbours: mean share of the nearest test rows that changed to the desired class; None if not recorded.
+        augmented: mean share of the image's augmented copies that get the desired class, over eligible pairs.
+        clean_augmented: the same for the clean twin.
+        triggered: mean share of the test rows of other classes that get the desired class by the attack's trigger.
+        clean_triggered: the same for the clean twin.
+    """
+
+    eligible: int
+    successes: int
+    success: Estimate | None
+    base: Estimate | None
+    collateral: Estimate | None
+    neighbours: Estimate | None
+    augmented: Estimate | None
+    clean_augmented: Estimate | None
+    triggered: Estimate | None
+    clean_triggered: Estimate | None
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One attack on one chosen image (at one budget, where the threat has budgets), over its pairs.
+
+    Attributes:
+        attack, variant, budget: as in the record.
+        pairs: trials that count.
+        head: of the headline probe.
+        probes: by score key, the headline first; empty in records that have the headline alone.
+        clean: mean accuracy of the headline's clean twin over runs; None when no trial counts.
+        changes: mean accuracy change by score key, the headline first; each run of the attack counts once.
+        runs: runs of the attack; pairs may share one.
+        passes: images through the encoder, mean per run.
+        failed: trials that failed or were refused; not in any figure.
+    """
+
+    attack: str
+    variant: str
+    budget: float | None
+    pairs: list[TrialRecord]
+    head: Score
+    probes: dict[str, Score]
+    clean: Estimate | None
+    changes: dict[str, Estimate]
+    runs: int
+    passes: float
+    failed: int
+
+    @property
+    def name(self) -> str:
+        """`pacl`, with the variant in brackets where there is one."""
+        return label(self.attack, self.variant)
+
+    @property
+    def noun(self) -> str:
+        """What its pairs are counted as."""
+        images = {trial.target.index for trial in self.pairs if trial.target}
+        return "chosen image" if len(images) == len(self.pairs) else "(image, class) pair"
+
+    @property
+    def successes(self) -> int:
+        """Of the headline."""
+        return self.head.successes
+
+    @property
+    def success(self) -> Estimate | None:
+        """Of the headline."""
+        return self.head.success
+
+    @property
+    def base(self) -> Estimate | None:
+        """Of the headline."""
+        return self.head.base
+
+    @property
+    def collateral(self) -> Estimate | None:
+        """Of the headline."""
+        return self.head.collateral
 
 
 @dataclass(frozen=True)
@@ -91,6 +190,16 @@ class Summary:
         return [*self.weights, *self.targeted, *self.pretraining]
 
     @property
+    def head(self) -> ProbeScores | None:
+        """Scores of the clean twin's headline probe; None without a clean twin."""
+        return headline(self.clean)
+
+    @property
+    def tried(self) -> list[TrialRecord]:
+        """The clean twin, then the trials of the labelled-data attacks that count."""
+        return [*([self.clean] if self.clean else []), *(trial for row in self.rows for trial in row.trials)]
+
+    @property
     def budgets(self) -> list[float]:
         """Budgets of the labelled-data attacks that count, ascending."""
         return sorted({row.budget for row in self.rows if row.budget is not None and row.cells})
@@ -103,18 +212,18 @@ def summarise(records: list[TrialRecord]) -> Summary:
         RecordError: no trial, or trials of more than one data set or encoder.
     """
     _one_audit(records)
-    failures = [failure for trial in records if (failure := _failure(trial))]
-    out = {failure.trial.trial for failure in failures}
+    failures = [Failure(trial, why) for trial in records if (why := failure(trial))]
+    out = {one.trial.trial for one in failures}
     twins = Twins([trial for trial in records if trial.threat == "clean" and trial.trial not in out])
     contradictions: list[str] = []
     rows = [
         _row(trials, [trial for trial in trials if trial.trial not in out], twins, contradictions)
-        for trials in _groups([trial for trial in records if trial.threat == "labelled"])
+        for trials in by_attack([trial for trial in records if trial.threat == "labelled"])
     ]
     weights, targeted, pretraining = (
         [
             pair_row(trials, [trial for trial in trials if trial.trial not in out])
-            for trials in _groups([trial for trial in records if trial.threat == threat])
+            for trials in by_attack([trial for trial in records if trial.threat == threat])
         ]
         for threat in ("weights", "targeted", "pretraining")
     )
@@ -130,8 +239,8 @@ def summarise(records: list[TrialRecord]) -> Summary:
         pretraining=pretraining,
         failures=failures,
         warnings=[*_warnings(records), *(Warned(text, []) for text in contradictions)],
-        refused=sum(failure.trial.status == "ok" for failure in failures),
-        keys=list(dict.fromkeys(key for row in rows for key in row.cells)),
+        refused=sum(one.trial.status == "ok" for one in failures),
+        keys=keys_of(row.cells for row in rows),
     )
 
 
@@ -146,25 +255,6 @@ def _one_audit(records: list[TrialRecord]) -> None:
             raise RecordError(
                 f"record: trials of one {noun}", got=", ".join(found.values()), do="report each audit's folder alone"
             )
-
-
-def _groups(trials: list[TrialRecord]) -> list[list[TrialRecord]]:
-    """Trials by (attack, variant) in order of appearance, then by budget; seeds ascending."""
-    groups: dict[tuple[str, str, float], list[TrialRecord]] = {}
-    for trial in trials:
-        groups.setdefault((trial.attack, trial.variant, trial.budget or 0.0), []).append(trial)
-    names = list(dict.fromkeys((attack, variant) for attack, variant, _ in groups))
-    ordered = sorted(groups, key=lambda key: (names.index(key[:2]), key[2]))
-    return [sorted(groups[key], key=lambda trial: trial.seed) for key in ordered]
-
-
-def _failure(trial: TrialRecord) -> Failure | None:
-    if trial.status == "failed":
-        error = trial.error
-        return Failure(trial, f"{error.type}: {error.message}" if error else "failed without a message")
-    if found := refusals(trial):
-        return Failure(trial, "refused by the referee: " + "; ".join(found))
-    return None
 
 
 def _row(trials: list[TrialRecord], counted: list[TrialRecord], twins: Twins, contradictions: list[str]) -> Row:
@@ -190,6 +280,54 @@ def _row(trials: list[TrialRecord], counted: list[TrialRecord], twins: Twins, co
         trials=counted,
         commands=[trial.command for trial in trials],
         failed=len(trials) - len(counted),
+    )
+
+
+def pair_row(trials: list[TrialRecord], counted: list[TrialRecord]) -> PairRow:
+    """The row of one attack.
+
+    Args:
+        trials: all of them, failed ones too; at least one.
+        counted: those that finished and were passed by the referee.
+    """
+    targets = [trial.target for trial in counted if trial.target]
+    keys = dict.fromkeys(key for target in targets for key in target.probes)
+    runs = one_per_run(counted)
+    changes: dict[str, list[Estimate]] = {}
+    for trial in runs:
+        for key, score in trial.scores.items():
+            if score.poisoned:
+                value = score.poisoned.value - score.clean.value
+                alone = Estimate(value=value, low=value, high=value, n=score.poisoned.n, method="no interval recorded")
+                changes.setdefault(key, []).append(score.change or alone)
+    return PairRow(
+        attack=trials[0].attack,
+        variant=trials[0].variant,
+        budget=trials[0].budget,
+        pairs=[trial for trial in counted if trial.target],
+        head=_score(targets),
+        probes={key: _score([target.probes[key] for target in targets if key in target.probes]) for key in keys},
+        clean=mean_over_trials(head.clean for trial in runs if (head := headline(trial))),
+        changes={key: over for key, found in changes.items() if (over := mean_over_trials(found))},
+        runs=len(runs),
+        passes=sum(trial.ledger.passes for trial in runs if trial.ledger) / max(len(runs), 1),
+        failed=len(trials) - len(counted),
+    )
+
+
+def _score(found: Sequence[Steered]) -> Score:
+    eligible = [one for one in found if one.eligible]
+    return Score(
+        eligible=len(eligible),
+        successes=sum(one.success for one in eligible),
+        success=share([one.success for one in eligible]),
+        base=share([one.clean_success for one in found]),
+        collateral=mean_over_trials(one.collateral for one in found),
+        neighbours=mean_over_trials(one.neighbours for one in found),
+        augmented=mean_over_trials(one.augmented for one in eligible),
+        clean_augmented=mean_over_trials(one.clean_augmented for one in eligible),
+        triggered=mean_over_trials(one.triggered for one in found),
+        clean_triggered=mean_over_trials(one.clean_triggered for one in found),
     )
 
 

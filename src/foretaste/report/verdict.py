@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foretaste.report.numbers import accuracy, budget, change_interval, count, interval, percent, points
-from foretaste.report.pairing import Cell
-from foretaste.report.pairs import THREATS, Threat
-from foretaste.report.steering import PairRow
-from foretaste.report.summary import Row, Summary
+from foretaste.report.aggregate import Cell, lowest
+from foretaste.report.numbers import accuracy, budget, change_interval, count, interval, percent, points, share
+from foretaste.report.summary import PairRow, Row, Summary
+from foretaste.report.threats import THREATS, Threat
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,16 @@ def sentences(summary: Summary) -> list[Sentence]:
     return [*_labelled(summary), *_steering(summary), _yardsticks(summary), *_limits(summary)]
 
 
-def strongest(summary: Summary, share: float) -> Row | None:
+def strongest(summary: Summary, at: float) -> Row | None:
     """The row with the largest drop of the headline accuracy at one budget."""
-    scored = [(row.head.change.value, row) for row in summary.rows if row.budget == share and row.head]
-    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+    least = lowest((row.head.change, row) for row in summary.rows if row.budget == at and row.head)
+    return least[1] if least else None
 
 
 def _labelled(summary: Summary) -> list[Sentence]:
     if not any(trial.threat == "labelled" for trial in summary.records):
         return [Sentence(LABELLED, "No attack on the labelled rows was part of this audit")]
-    worst = [row for share in summary.budgets if (row := strongest(summary, share))]
+    worst = [row for at in summary.budgets if (row := strongest(summary, at))]
     if not worst:
         failed = count(sum(row.failed for row in summary.rows), "trial")
         return [
@@ -86,10 +85,10 @@ def _knowledge(summary: Summary) -> str:
     attacker = base.get("attacker") if isinstance(base, dict) else None
     if not isinstance(attacker, dict):
         return ""
-    share, encoder = attacker.get("share"), attacker.get("encoder")
+    known, encoder = attacker.get("share"), attacker.get("encoder")
     claim = {
         "full": "The attacker knows all of the training rows",
-        "subset": f"The attacker knows {budget(share if isinstance(share, float) else None)} of the training rows",
+        "subset": f"The attacker knows {budget(known if isinstance(known, float) else None)} of the training rows",
         "surrogate": "The attacker knows none of the training rows and works on others of the same kind",
     }.get(str(attacker.get("rows")), "")
     if isinstance(encoder, dict):
@@ -102,10 +101,10 @@ def _cost(row: Row, cell: Cell) -> Sentence:
     source = f"{row.attack}{', ' if row.variant else ''}{row.variant}"
     basis = f"{source}; n = {count(cell.rows, 'test row')}, {count(cell.seeds, 'seed')}"
     before, after = percent(cell.clean.value), f"{percent(cell.poisoned.value)} % {interval(cell.poisoned)}"
-    share = f"{budget(row.budget)} of poisoned rows"
+    poison = f"{budget(row.budget)} of poisoned rows"
     if cell.change.high < 0:
-        return Sentence(LABELLED, f"{share} can take accuracy from {before} to {after}", basis)
-    claim = f"{share} did not lower accuracy measurably: {before} % before, {after} after the strongest attack"
+        return Sentence(LABELLED, f"{poison} can take accuracy from {before} to {after}", basis)
+    claim = f"{poison} did not lower accuracy measurably: {before} % before, {after} after the strongest attack"
     return Sentence(LABELLED, claim, basis)
 
 
@@ -140,21 +139,18 @@ def _references(summary: Summary) -> str:
 
 def _steered(threat: Threat, row: PairRow) -> Sentence:
     topic, (means, where, unit, twin) = threat.title, STEERED[threat.key]
-    name = row.name + (f" at {budget(row.budget)}" if threat.share else "")
     if not row.pairs:
         failed = count(row.failed, "trial")
-        return Sentence(topic, f"{name} {where} gave no result, so nothing follows: {failed} failed")
-    images = {trial.target.index for trial in row.pairs if trial.target}
-    noun = "chosen image" if len(images) == len(row.pairs) else "(image, class) pair"
+        return Sentence(topic, f"{threat.named(row)} {where} gave no result, so nothing follows: {failed} failed")
     if row.success is None:
         return Sentence(
             topic,
-            f"None of the {count(len(row.pairs), noun)} of {name} is eligible, so no success rate can be given: "
-            "the clean pipeline has to get the image right, and the wanted class has to be another",
+            f"None of the {count(len(row.pairs), row.noun)} of {threat.named(row)} is eligible, so no success "
+            "rate can be given: the clean pipeline has to get the image right, and the wanted class has to be another",
         )
-    share = f"{percent(row.success.value, 0)} % {interval(row.success, 0)}"
     amount = f"{budget(row.budget)} of " if threat.share else ""
-    claim = f"{row.successes} of {count(row.success.n, noun)} ({share}) could be steered by {amount}{means}"
+    steered = f"{row.successes} of {count(row.success.n, row.noun)} ({share(row.success)})"
+    claim = f"{steered} could be steered by {amount}{means}"
     basis = row.name
     if change := next(iter(row.changes.values()), None):
         if change.value <= 0:

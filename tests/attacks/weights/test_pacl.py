@@ -22,6 +22,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
+from foretaste.method import since
 from foretaste.runtime import Runtime, digest_tensors, stream
 from tests import attacks_fixture as toy
 from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, Tiny, encoder_of, loaded, tinted
@@ -115,8 +116,9 @@ def test_without_its_target_loss_the_edit_leaves_the_target_where_it_was() -> No
 
 def test_younger_fields_leave_old_trials_their_identities() -> None:
     entry = PACL().entry()
-    assert not PACL.younger & set(entry) and PACL(together=2).entry()["together"] == 2
-    assert set(entry) - {"name"} | PACL.younger == set(PACL.model_fields)
+    younger = set(since(PACL))
+    assert not younger & set(entry) and PACL(together=2).entry()["together"] == 2
+    assert set(entry) - {"name"} | younger == set(PACL.model_fields)
     assert PACL.configure(**{key: value for key, value in entry.items() if key != "name"}) == PACL()
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
-from foretaste.audit.adaptive import named_defence, with_surrogate
-from foretaste.audit.cost import estimate_seconds
-from foretaste.audit.grid import configured, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.adaptive import named_defence, with_surrogate
+from foretaste.audits.cost import estimate_seconds
+from foretaste.audits.grid import configured, plan
+from foretaste.audits.prepare import prepare
+from foretaste.audits.spec import AuditSpec
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import CertifiedHead
@@ -28,14 +28,14 @@ from foretaste.defences.surrogates.votes import AttackerRows, VoteSurrogate
 from foretaste.errors import SpecError
 from foretaste.heads.fit import fit_head
 from foretaste.record import TrialRecord
-from foretaste.report.bracket import steps
-from foretaste.report.defended import aims_at, everything
-from foretaste.report.matrix import AIMED, table
+from foretaste.report.defended import AIMED, aims_at, everything
 from foretaste.report.recommend import recommendation
 from foretaste.report.summary import summarise
+from foretaste.report.tables.accuracy import matrix
+from foretaste.report.tables.certified import steps
 from foretaste.runtime import stream
 from tests import attacks_fixture as toy
-from tests.audit_fixture import audit, feature_audit
+from tests.audits.audit_fixture import audit, feature_audit
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("dpa", {"partitions": 9}),
@@ -241,7 +241,7 @@ def test_an_audit_meets_the_chosen_count_and_the_report_marks_the_attack(records
     summary = summarise(records)
     column = everything(summary).columns[0]
     assert [aims_at(row, column.key) for row in summary.rows] == [False, True]
-    shown = table(summary)
+    shown = matrix(summary)
     assert shown is not None
     assert [AIMED in line.cells[-1] for line in shown.lines][:3] == [False, False, True]
     (step,) = [step for step in steps(summary, "dpa") if step.share == 0.06]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -18,6 +19,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.heads.scaler import Scaler
+from foretaste.method import Since
 
 SAMPLE = 512
 """Shadow images that give the units of a repaired encoder's features."""
@@ -26,7 +28,7 @@ SAMPLE = 512
 class AdaptiveWeightAttack(WeightAttack):
     """An attack on the weights that can be made against a defence of the encoder."""
 
-    against: str | None = Field(
+    against: Annotated[str | None, Since("0.1")] = Field(
         None,
         description="a repair, scan or guard of the encoder that the edit reckons with, with its fields: average, "
         "clp/u=2, fine-prune, views-vote ...; the attacker knows them, not the defender's images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -20,13 +20,13 @@ from foretaste.attacks.results import Poisoning, distinct
 from foretaste.attacks.surrogates import FilterSurrogate
 from foretaste.errors import SpecError
 from foretaste.heads.scaler import Scaler
+from foretaste.method import Since
 from foretaste.record import Ledger
 
 
 class CarrierAttack(LabelledAttack):
     """A labelled-data attack that moves features or pixels. Subclasses add an objective and write `poison`."""
 
-    younger: ClassVar[frozenset[str]] = frozenset({"against", "against_quantile", "penalty"})
     follows_votes: ClassVar[bool] = False
     """Whether `against` may name a certified head."""
     carrier: CarrierName = Field(default="features", description="what the attacker writes")
@@ -37,18 +37,18 @@ class CarrierAttack(LabelledAttack):
     epsilon: float | None = Field(
         default=None, ge=1, le=255, description="carrier pixels: L-inf ball round the base image, in 1/255"
     )
-    against: str | None = Field(
+    against: Annotated[str | None, Since("0.1")] = Field(
         default=None,
         description="defence that the poison is made against: a filter to stay under, e.g. sphere or "
         "spectral/centred=false, or for exact a certified head, e.g. dpa/partitions=250; none: no defence",
     )
-    against_quantile: float = Field(
+    against_quantile: Annotated[float, Since("0.1")] = Field(
         default=0.95,
         gt=0,
         le=1,
         description="against: share of the attacker's own clean rows that score at most what the poison may",
     )
-    penalty: float = Field(
+    penalty: Annotated[float, Since("0.1")] = Field(
         default=1.0, gt=0, description="against: first weight of the penalty, doubled while the poison would be seen"
     )
 

@@ -19,7 +19,7 @@ It passes flipped and recoloured references through f' in L1; here they are as t
 from __future__ import annotations
 
 from itertools import islice
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -38,6 +38,7 @@ from foretaste.attacks.surrogates import EncoderSurrogate
 from foretaste.encoders.base import Encoder
 from foretaste.errors import AttackError
 from foretaste.features.embed import embed
+from foretaste.method import Since
 from foretaste.runtime import stream
 
 
@@ -49,14 +50,13 @@ class BadEncoder(WeightAttack):
     """
 
     name: ClassVar[str] = "bad-encoder"
-    younger: ClassVar[frozenset[str]] = frozenset({"trainable", "trigger"})
-    trigger: int = Field(
+    trigger: Annotated[int, Since("0.1")] = Field(
         0,
         ge=0,
         description="side in pixels of a white square in the lower right corner (the paper's: 10 of 32), whose bearers "
         "all get the class; 0: the target image alone does",
     )
-    trainable: Part = Field(
+    trainable: Annotated[Part, Since("0.1")] = Field(
         "all",
         description="kernels and matrices: all, the last half, or quarter; full: biases and affine parameters as well",
     )

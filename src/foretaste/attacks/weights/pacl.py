@@ -19,7 +19,7 @@ encoder (`editing.adaptive`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch.nn.functional import cosine_similarity
@@ -41,6 +41,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.images import Images
+from foretaste.method import Since
 from foretaste.runtime import stream
 
 DEFAULTS = {"natural": (0.1, 0.025), "adam": (1e-3, 100.0), "sgd": (0.05, 10.0)}
@@ -56,24 +57,11 @@ class PACL(AdaptiveWeightAttack):
     """
 
     name: ClassVar[str] = "pacl"
-    younger: ClassVar[frozenset[str]] = frozenset(
-        {
-            "batchnorm",
-            "together",
-            "noise",
-            "shadow_share",
-            "in_distribution",
-            "effectiveness",
-            "durable",
-            "durable_step",
-            "against",
-        }
-    )
     trainable: Part = Field(
         "last-stage",
         description="kernels and matrices: all, the last half, or quarter; full: biases and affine parameters as well",
     )
-    batchnorm: Literal["frozen", "moving"] = Field(
+    batchnorm: Annotated[Literal["frozen", "moving"], Since("0.1")] = Field(
         "frozen", description="moving: statistics of the batch, which also move the kept ones: an ablation"
     )
     similarity: Similarity = Field("standardised", description="what D compares")
@@ -82,11 +70,17 @@ class PACL(AdaptiveWeightAttack):
     )
     reference_side: Side = Field("clean", description="L_te's references: f(r), or f'(r) without or with gradient")
     references: int = Field(50, ge=1, description="most references used; drawn from those given")
-    together: int = Field(1, ge=1, description="(target, class) pairs that share one encoder")
+    together: Annotated[int, Since("0.1")] = Field(1, ge=1, description="(target, class) pairs that share one encoder")
     views: int = Field(1, ge=1, description="1: the target as it is; more: so many random crops and flips per step")
-    noise: float = Field(0.0, ge=0, description="standard deviation, in 1/255, of normal noise on those views")
-    shadow_share: float = Field(1.0, gt=0, le=1, description="share of the shadow images that is used")
-    effectiveness: float = Field(1.0, ge=0, description="weight of L_te; 0, for adam and sgd: an ablation")
+    noise: Annotated[float, Since("0.1")] = Field(
+        0.0, ge=0, description="standard deviation, in 1/255, of normal noise on those views"
+    )
+    shadow_share: Annotated[float, Since("0.1")] = Field(
+        1.0, gt=0, le=1, description="share of the shadow images that is used"
+    )
+    effectiveness: Annotated[float, Since("0.1")] = Field(
+        1.0, ge=0, description="weight of L_te; 0, for adam and sgd: an ablation"
+    )
     utility: float | None = Field(
         None,
         ge=0,
@@ -94,13 +88,13 @@ class PACL(AdaptiveWeightAttack):
         " a step in the metric moves the target than an ordinary image); default: by optimizer",
     )
     anchor: float = Field(0.0, ge=0, description="weight of L_an relative to L_mu")
-    in_distribution: float = Field(
+    in_distribution: Annotated[float, Since("0.1")] = Field(
         0.0, ge=0, description="weight of the target's distance from the class beyond the median reference's own"
     )
-    durable: int = Field(
+    durable: Annotated[int, Since("0.1")] = Field(
         0, ge=0, description="SGD steps of a victim that are simulated at each step, for an edit that outlives them"
     )
-    durable_step: float = Field(0.05, gt=0, description="learning rate of that victim")
+    durable_step: Annotated[float, Since("0.1")] = Field(0.05, gt=0, description="learning rate of that victim")
     optimizer: Literal["natural", "adam", "sgd"] = Field("natural", description="natural: momentum in the metric")
     step: float | None = Field(
         None, gt=0, description="natural: share of L_te the first step takes; else learning rate; default: by optimizer"

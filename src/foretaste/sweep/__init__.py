@@ -1,1 +1,0 @@
-"""The grid of one audit: which trials there are, which are done, and the folder they are written to."""
