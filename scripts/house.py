@@ -41,7 +41,7 @@ DOOR = "foretaste"
 
 
 def sources(package: Path = PACKAGE) -> dict[str, Path]:
-    """Files by module, such as `foretaste.audit.spec`; a package by its `__init__`."""
+    """Files by module, such as `foretaste.audits.spec`; a package by its `__init__`."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = [package.name, *path.relative_to(package).with_suffix("").parts]

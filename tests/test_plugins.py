@@ -13,18 +13,18 @@ import pytest
 import yaml
 
 from foretaste import attacks, defences, plugins, probes
-from foretaste.audit.spec import AuditSpec, MethodSpec
+from foretaste.audits.spec import AuditSpec, MethodSpec
 from foretaste.defences.base import Filter
 from foretaste.errors import SpecError
 from foretaste.method import reference_of
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 FILE = '''
 from typing import ClassVar
 
 import torch
 from pydantic import Field
-from foretaste.attacks.base import LabelledAttack, Poisoning, poisoned_rows
+from foretaste.attacks.base import LabelledAttack
 from foretaste.attacks.labelled.label_flip import LabelFlip
 from foretaste.defences.base import Filter
 from foretaste.probes.base import FittedProbe, Probe
@@ -407,7 +407,7 @@ def test_an_audit_with_plug_ins_of_every_kind(world: Path, mine: Path, capsys: p
 
 
 def test_looking_names_up_needs_no_torch() -> None:
-    code = "import sys, foretaste.plugins, foretaste.audit.spec; sys.exit('torch' in sys.modules)"
+    code = "import sys, foretaste.plugins, foretaste.audits.spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

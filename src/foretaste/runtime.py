@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foretaste import __version__
 from foretaste.errors import SpecError
+from foretaste.version import __version__
 
 
 @dataclass(frozen=True)

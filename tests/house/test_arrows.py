@@ -57,28 +57,28 @@ def planted(folder: Path, **texts: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     "text",
     [
-        "import foretaste.audit.two",
-        "from foretaste.audit import two",
-        "from foretaste.audit.two import name",
+        "import foretaste.audits.two",
+        "from foretaste.audits import two",
+        "from foretaste.audits.two import name",
         "from . import two",
         "from .two import name",
         "from ..audit import two",
-        "def inside():\n    from foretaste.audit.two import name",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from foretaste.audit.two import name",
+        "def inside():\n    from foretaste.audits.two import name",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from foretaste.audits.two import name",
     ],
 )
 def test_every_way_to_import_is_an_arrow(text: str, tmp_path: Path) -> None:
-    graph = planted(tmp_path, audit__one=text, audit__two="", audit__three="from foretaste.audit.one import name")
-    assert graph["foretaste.audit.one"] == {"foretaste.audit.two"}
+    graph = planted(tmp_path, audit__one=text, audit__two="", audit__three="from foretaste.audits.one import name")
+    assert graph["foretaste.audits.one"] == {"foretaste.audits.two"}
     assert not house.circles(graph)
 
 
 def test_a_circle_is_found_however_long_and_apart_from_what_leads_to_it(tmp_path: Path) -> None:
-    chain = {f"audit__m{n}": f"from foretaste.audit.m{(n + 1) % 4} import name" for n in range(4)}
+    chain = {f"audit__m{n}": f"from foretaste.audits.m{(n + 1) % 4} import name" for n in range(4)}
     graph = planted(
         tmp_path, **chain, audit__above="import foretaste.audit.m0", errors="", record="import foretaste.errors"
     )
-    assert house.circles(graph) == {frozenset(f"foretaste.audit.m{n}" for n in range(4))}
+    assert house.circles(graph) == {frozenset(f"foretaste.audits.m{n}" for n in range(4))}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from foretaste import __version__
 from foretaste.cli.lazy import Commands, stand_in
+from foretaste.version import __version__
 
 app = typer.Typer(
     cls=Commands,

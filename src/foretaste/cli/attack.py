@@ -54,9 +54,9 @@ def attack(
 
     from foretaste import attacks
     from foretaste.attacks.base import PretrainingAttack
-    from foretaste.audit.drawn import PretrainingSpec
-    from foretaste.audit.single import Request, craft
-    from foretaste.cli.progress import Following
+    from foretaste.audits.attack_once import Request, attack_once
+    from foretaste.audits.drawn import PretrainingSpec
+    from foretaste.progress import Following
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
     said = flags.values_of(
@@ -89,7 +89,7 @@ def attack(
         device=device or "auto",
     )
     with Following(Console(stderr=True), name) as following:
-        lines = craft(method, request, out, following.step)
+        lines = attack_once(method, request, out, following.step)
     print("\n".join([*lines, f"wrote {out}"]))
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from foretaste.audit import trust
-from foretaste.audit.spec import AuditSpec
-from foretaste.cli import common, flags
+from foretaste.audits import trust
+from foretaste.audits.spec import AuditSpec
+from foretaste.cli import flags
 
 
 @flags.with_flags
@@ -62,10 +62,10 @@ def audit(
 def _show_plan(spec: AuditSpec) -> None:
     from rich.console import Console
 
-    from foretaste.audit.cost import estimate_seconds
-    from foretaste.audit.grid import configured, plan
-    from foretaste.audit.prepare import prepare
-    from foretaste.cli.progress import AuditProgress
+    from foretaste.audits.cost import estimate_seconds
+    from foretaste.audits.grid import configured, plan
+    from foretaste.audits.prepare import prepare
+    from foretaste.progress import AuditProgress, duration
 
     configured(spec)
     with AuditProgress(Console(stderr=True)) as progress:
@@ -73,14 +73,14 @@ def _show_plan(spec: AuditSpec) -> None:
         trials = plan(prepared)
         seconds = estimate_seconds(prepared, trials)
     print(prepared.spec.to_yaml(), end="")
-    print(f"# {len(trials)} trials, about {common.duration(seconds)} on this machine")
+    print(f"# {len(trials)} trials, about {duration(seconds)} on this machine")
 
 
 def _run(spec: AuditSpec, out: Path, only: str | None) -> None:
     from rich.console import Console
 
-    from foretaste.audit.runner import run
-    from foretaste.cli.progress import AuditProgress
+    from foretaste.audits.runner import run
+    from foretaste.progress import AuditProgress
     from foretaste.report import write
 
     with AuditProgress(Console(stderr=True)) as progress:

@@ -51,10 +51,3 @@ def extra_fields(words: list[str], command: str) -> dict[str, str]:
             )
         fields[key.replace("-", "_")] = value if equals else rest.pop(0)
     return fields
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 12 s, 3 min, 1.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -15,7 +15,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.spec import AuditSpec
 from foretaste.errors import SpecError
 
 AUDITED, DOES, KNOWS = "What is audited", "What the attacker does", "What the attacker knows"

@@ -38,9 +38,9 @@ def pretrain(
     from rich.console import Console
 
     from foretaste import pretrain as table
-    from foretaste.cli.progress import Following
     from foretaste.data import load, whole
     from foretaste.pretrain.run import run
+    from foretaste.progress import Following
     from foretaste.runtime import make_runtime, training_runtime
 
     fields = common.extra_fields(context.args, "pretrain")

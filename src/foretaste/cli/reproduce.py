@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from foretaste.audit.spec import AuditSpec
+    from foretaste.audits.spec import AuditSpec
     from foretaste.studies.spec import Study
 
 STUDIES = ("feature-targeted", "pacl", "defences")
@@ -32,10 +32,10 @@ def reproduce(
     """
     from rich.console import Console
 
-    from foretaste.audit import trust
-    from foretaste.audit.runner import Outcome, run
-    from foretaste.cli.progress import AuditProgress
+    from foretaste.audits import trust
+    from foretaste.audits.runner import Outcome, run
     from foretaste.errors import SpecError
+    from foretaste.progress import AuditProgress
     from foretaste.report import write
     from foretaste.studies import page
     from foretaste.studies.spec import Study
@@ -72,6 +72,6 @@ def audits_of(study: Study) -> dict[str, AuditSpec]:
     Raises:
         SpecError: a key that no audit has, or a value out of its range.
     """
-    from foretaste.audit.spec import AuditSpec
+    from foretaste.audits.spec import AuditSpec
 
     return {name: AuditSpec.make(study.values(name), f"study, audit {name}") for name in study.audits}

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from foretaste import __version__
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.weights import read_state_dict
 from foretaste.errors import WeightsError
 from foretaste.features.embed import Progress, embed, quiet
 from foretaste.images import Images
 from foretaste.runtime import Runtime, cache_folder, digest_tensors
+from foretaste.version import __version__
 
 DIGEST_BYTES = 32
 ROUNDING = {"float32": 2e-3, "bfloat16": 3e-2}

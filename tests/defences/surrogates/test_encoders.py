@@ -24,10 +24,10 @@ from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.attacks.weights.pacl import PACL
-from foretaste.audit import adaptive
-from foretaste.audit.adaptive import named_encoder_defence, planned
-from foretaste.audit.grid import configured
-from foretaste.audit.spec import AuditSpec, MethodSpec
+from foretaste.audits import adaptive
+from foretaste.audits.adaptive import named_encoder_defence, planned
+from foretaste.audits.grid import configured
+from foretaste.audits.spec import AuditSpec, MethodSpec
 from foretaste.defences import DEFENCES
 from foretaste.defences.guards.views_vote import ViewsVote
 from foretaste.defences.repairs.average import Average

@@ -20,9 +20,9 @@ from foretaste.attacks.optimise.requirements import clean_rows
 from foretaste.attacks.optimise.soft_filter import LEFT, MOST, SOFTNESS, SoftFilter
 from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.attacks.results import Poisoning
-from foretaste.audit.adaptive import with_surrogate
-from foretaste.audit.grid import configured
-from foretaste.audit.spec import MethodSpec
+from foretaste.audits.adaptive import with_surrogate
+from foretaste.audits.grid import configured
+from foretaste.audits.spec import MethodSpec
 from foretaste.defences import DEFENCES, configure
 from foretaste.defences.base import Filter, TrainingRows
 from foretaste.defences.surrogates import filter_surrogate, surrogates
@@ -34,7 +34,7 @@ from foretaste.heads.scaler import Scaler
 from foretaste.record import TrialRecord
 from foretaste.runtime import Runtime, stream
 from tests import attacks_fixture as toy
-from tests.audit_fixture import audit, feature_audit
+from tests.audits.audit_fixture import audit, feature_audit
 from tests.defences.fixture import blob, problem, rows
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -132,7 +132,7 @@ def test_wrong_words(said: str, message: str) -> None:
 
 
 def spec_of(said: str) -> Any:
-    from foretaste.audit.spec import AuditSpec
+    from foretaste.audits.spec import AuditSpec
 
     return AuditSpec.make({"features": "F.npz", "attacks": [said]})
 

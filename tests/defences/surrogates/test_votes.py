@@ -14,11 +14,11 @@ from torch import Tensor
 from foretaste import attacks
 from foretaste.attacks.knowledge import Knowledge
 from foretaste.attacks.labelled.exact import Exact
-from foretaste.audit.adaptive import named_defence, with_surrogate
-from foretaste.audit.cost import estimate_seconds
-from foretaste.audit.grid import configured, plan
-from foretaste.audit.prepare import prepare
-from foretaste.audit.spec import AuditSpec
+from foretaste.audits.adaptive import named_defence, with_surrogate
+from foretaste.audits.cost import estimate_seconds
+from foretaste.audits.grid import configured, plan
+from foretaste.audits.prepare import prepare
+from foretaste.audits.spec import AuditSpec
 from foretaste.defences import configure
 from foretaste.defences.base import TrainingRows
 from foretaste.defences.certified.base import CertifiedHead
@@ -35,7 +35,7 @@ from foretaste.report.tables.accuracy import matrix
 from foretaste.report.tables.certified import steps
 from foretaste.runtime import stream
 from tests import attacks_fixture as toy
-from tests.audit_fixture import audit, feature_audit
+from tests.audits.audit_fixture import audit, feature_audit
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("dpa", {"partitions": 9}),

@@ -1,0 +1,162 @@
+"""`foretaste.attack`: mount one attack on a victim."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from foretaste import attacks as table
+from foretaste.attacks.base import Attack, PretrainingAttack, RowAttack, TargetedAttack, WeightAttack
+from foretaste.attacks.budget import require_replaceable
+from foretaste.audits.adaptive import named_defence, named_encoder_defence
+from foretaste.audits.attacker import AttackerSpec
+from foretaste.audits.crafted import Crafted, Order, craft
+from foretaste.audits.grid import on_features
+from foretaste.audits.inputs import silent
+from foretaste.audits.knowledge import AttackerView, know
+from foretaste.audits.spec import MethodSpec
+from foretaste.audits.victim import Victim
+from foretaste.errors import SpecError
+from foretaste.features.cache import FeatureCache
+from foretaste.images import Images
+from foretaste.method import describe
+from foretaste.progress import Following
+
+
+def attack(
+    attack: str | type[Attack] | Attack,
+    victim: Victim,
+    *,
+    budget: float | None = None,
+    seed: int = 0,
+    target: int | None = None,
+    wanted: int | str | None = None,
+    references: Literal["own", "training"] = "own",
+    attacker: dict[str, Any] | AttackerSpec | None = None,
+    shadow: Images | None = None,
+    pool: Images | None = None,
+    progress: bool = True,
+    **fields: Any,
+) -> Crafted:
+    """Mount one attack; nothing of the victim changes, and no attack is given a test row but its target.
+
+    Args:
+        attack: a name (`foretaste list`), `file.py:Class`, a class, or a configured value.
+        victim: that nobody has attacked yet.
+        budget: added or replaced rows / training rows (of pre-training images: / images of the pool), for all attacks
+            but those on weights. The attack may use floor(budget * n) rows.
+        seed: of the attack's own random stream.
+        target: row of the test part that is to be steered, for attacks on one image.
+        wanted: class that it is to get: number or name.
+        references: which images of the wanted class the attacker holds: its own, or the head's training images.
+        attacker: what the attacker of the training rows knows, see `AttackerSpec`: {"rows": "subset", "share": 0.1}.
+        shadow: images whose features an attack on the weights keeps; None: the attacker's own.
+        pool: clean pre-training images, for attacks that add to them.
+        progress: draw a bar in a terminal or a notebook.
+        fields: of the attack, where it is a name or a class, as in `foretaste list NAME`.
+
+    Returns:
+        The result with its evidence: `.y`, `.base`, `.ledger` and `.z` or `.pixels`; `.state` of an edited encoder.
+        It has not been checked: `victim.poisoned_by` and `victim.edited_by` ask the referee first.
+
+    Raises:
+        SpecError: an unknown attack or field, or one that does not fit the victim or the other arguments.
+        BudgetError: the budget leaves no row.
+        AttackError: the attack found no valid poison.
+    """
+    method = configured(attack, fields)
+    _fits(method, victim, budget, target, wanted, pool)
+    pairs = () if target is None or wanted is None else (pair_of(victim, target, wanted),)
+    view = _view(victim, attacker, shadow, pool)
+    order = Order(budget, seed, pairs, references)
+    if not progress:
+        return craft(method, victim.setting, view, order)
+    with Following(Console(stderr=True), method.name) as following:
+        return craft(method, victim.setting, view, order, following.step)
+
+
+def configured(attack: str | type[Attack] | Attack, fields: dict[str, Any]) -> Attack:
+    """An attack as it was named, with its fields.
+
+    Raises:
+        SpecError: no such attack or field; or fields beside a configured value.
+    """
+    if isinstance(attack, Attack):
+        if fields:
+            raise SpecError(
+                "attack: fields beside a name or a class", got=f"a configured {attack.name}", do="set them there"
+            )
+        table.find(type(attack))
+        return attack
+    if isinstance(attack, str):
+        said = MethodSpec.parse(attack)
+        return table.configure(said.name, {**said.fields, **fields})
+    return table.configure(attack, fields)
+
+
+def pair_of(victim: Victim, target: int, wanted: int | str) -> tuple[int, int]:
+    """(test row, class), checked.
+
+    Raises:
+        SpecError: no such row or class, or the row's own class.
+    """
+    test = victim.setting.test
+    rows, names = len(test), test.classes
+    if isinstance(target, bool) or not isinstance(target, int) or not 0 <= target < rows:
+        raise SpecError(f"target: a test row in [0, {rows - 1}]", got=repr(target))
+    number = names.index(wanted) if isinstance(wanted, str) and wanted in names else wanted
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
+        some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise SpecError(f"wanted: a class in [0, {len(names) - 1}] or a name ({some})", got=repr(wanted))
+    if int(test.y[target]) == number:
+        raise SpecError(
+            "wanted: another class than the target's own", got=f"its own, {names[number]!r}", do="pass another"
+        )
+    return target, number
+
+
+def _fits(
+    method: Attack,
+    victim: Victim,
+    budget: float | None,
+    target: int | None,
+    wanted: int | str | None,
+    pool: Images | None,
+) -> None:
+    name = method.name
+    if victim.setting.images is None and not on_features(method):
+        raise SpecError(
+            "an attack that works on features, since the victim has no images", got=name, do="use Victim.from_data"
+        )
+    if isinstance(method, WeightAttack) != (budget is None):
+        got, do = ("none", "pass for instance budget=0.03") if budget is None else (f"{budget:g}", "leave it out")
+        raise SpecError(
+            f"{name}: {'a budget' if budget is None else 'no budget, since it adds no row'}", got=got, do=do
+        )
+    single = isinstance(method, TargetedAttack | PretrainingAttack | WeightAttack)
+    if single and (target is None or wanted is None):
+        raise SpecError(f"{name}: target and wanted", got="one of them or none", do="pass both")
+    if not single and (target is not None or wanted is not None):
+        raise SpecError(f"{name}: no target, since it lowers the accuracy", got="target or wanted", do="leave it out")
+    if isinstance(method, PretrainingAttack) != (pool is not None):
+        raise SpecError(
+            f"{name}: {'the pre-training images that it adds to' if pool is None else 'no pre-training images'}",
+            got="none" if pool is None else "a pool",
+            do="pass pool=" if pool is None else "leave it out",
+        )
+    if isinstance(method, RowAttack) and budget is not None:
+        require_replaceable(method, budget)
+    named_defence(method)
+    named_encoder_defence(method)
+
+
+def _view(
+    victim: Victim, attacker: dict[str, Any] | AttackerSpec | None, shadow: Images | None, pool: Images | None
+) -> AttackerView:
+    try:
+        spec = AttackerSpec.model_validate(attacker or {})
+    except ValidationError as error:
+        raise SpecError("attacker: what it knows, as in AttackerSpec", got=describe(error)) from None
+    return know(spec, 0, victim.setting, FeatureCache(), silent, pool, shadow)

@@ -1,0 +1,1 @@
+"""Checks that a method from outside keeps the promises of its kind."""
