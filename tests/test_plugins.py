@@ -17,14 +17,14 @@ from foretaste.audits.spec import AuditSpec, MethodSpec
 from foretaste.defences.base import Filter
 from foretaste.errors import SpecError
 from foretaste.method import reference_of
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 FILE = '''
 from typing import ClassVar
 
 import torch
 from pydantic import Field
-from foretaste.attacks.base import LabelledAttack, Poisoning, poisoned_rows
+from foretaste.attacks.base import LabelledAttack
 from foretaste.attacks.labelled.label_flip import LabelFlip
 from foretaste.defences.base import Filter
 from foretaste.probes.base import FittedProbe, Probe

@@ -15,7 +15,7 @@ from foretaste.audits.trust import check, check_spec, untrusted_code, words
 from foretaste.encoders import build
 from foretaste.encoders.spec import EncoderSpec, names_code
 from foretaste.errors import ForetasteError, SpecError
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 EVIL = """
 from pathlib import Path

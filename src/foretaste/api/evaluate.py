@@ -18,6 +18,7 @@ from foretaste.audits.evaluators.guards import GuardEvaluator
 from foretaste.audits.evaluators.repairs import RepairEvaluator
 from foretaste.audits.evaluators.scans import NullEncoders, ScanEvaluator
 from foretaste.audits.metrics import compare_predictions, target_scores
+from foretaste.audits.scan_once import null_files
 from foretaste.audits.spec import MethodSpec
 from foretaste.audits.victim import Victim
 from foretaste.defences.base import Filter
@@ -25,7 +26,6 @@ from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.guards.base import Guard
 from foretaste.defences.repairs.base import Repair
 from foretaste.defences.scans.base import Scan
-from foretaste.defences.scans.run import null_files
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec

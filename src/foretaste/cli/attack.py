@@ -54,8 +54,8 @@ def attack(
 
     from foretaste import attacks
     from foretaste.attacks.base import PretrainingAttack
+    from foretaste.audits.attack_once import Request, attack_once
     from foretaste.audits.drawn import PretrainingSpec
-    from foretaste.audits.single import Request, craft
     from foretaste.progress import Following
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
@@ -89,7 +89,7 @@ def attack(
         device=device or "auto",
     )
     with Following(Console(stderr=True), name) as following:
-        lines = craft(method, request, out, following.step)
+        lines = attack_once(method, request, out, following.step)
     print("\n".join([*lines, f"wrote {out}"]))
 
 

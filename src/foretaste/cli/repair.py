@@ -43,8 +43,8 @@ def repair(
     from rich.console import Console
 
     from foretaste import defences
+    from foretaste.audits.repair_once import NO_IMAGES, check_out, run
     from foretaste.data import load, whole
-    from foretaste.defences.repairs.run import NO_IMAGES, check_out, run
     from foretaste.progress import Following
     from foretaste.runtime import make_runtime, training_runtime
 

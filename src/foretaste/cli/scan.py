@@ -11,8 +11,8 @@ from foretaste.cli import common, flags, shared
 from foretaste.errors import SpecError
 
 if TYPE_CHECKING:
+    from foretaste.audits.scan_once import Request
     from foretaste.defences.scans.base import Scan
-    from foretaste.defences.scans.run import Request
     from foretaste.encoders.spec import EncoderSpec
 
 
@@ -52,8 +52,8 @@ def scan(
     """
     from rich.console import Console
 
+    from foretaste.audits.scan_once import Request, run
     from foretaste.cli.scan_table import show
-    from foretaste.defences.scans.run import Request, run
     from foretaste.progress import Following
     from foretaste.runtime import make_runtime
 
@@ -108,9 +108,9 @@ def _part(text: str) -> Literal["test", "train"]:
 
 def _chosen(text: str | None, request: Request) -> list[Scan]:
     """The scans that were named, or all whose needs are there."""
+    from foretaste.audits.scan_once import applicable
     from foretaste.audits.spec import MethodSpec
     from foretaste.defences import DEFENCES, configure
-    from foretaste.defences.scans.run import applicable
 
     if text is not None:
         named = [MethodSpec.parse(word) for word in text.split(",") if word]

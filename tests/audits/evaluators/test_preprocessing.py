@@ -25,7 +25,7 @@ from foretaste.features.embed import embed
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.summary import summarise
-from tests.audit_fixture import (
+from tests.audits.audit_fixture import (
     audit,
     command,
     feature_audit,
@@ -36,7 +36,7 @@ from tests.audit_fixture import (
     trained_on,
     trials_in,
 )
-from tests.test_audit_trials import sklearn_accuracy
+from tests.audits.test_trial import sklearn_accuracy
 
 ALL = ["clipped", "pixel-clipped", "norm-filtered", "centroid-filtered"]
 ON_FEATURES = ["clipped", "norm-filtered", "centroid-filtered"]

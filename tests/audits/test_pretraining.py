@@ -23,9 +23,9 @@ from foretaste.features.embed import embed
 from foretaste.pretrain.continued import continued
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors
-from tests import steered_fixture as fakes
-from tests.audit_fixture import Watched, audit, image_audit, numbers
-from tests.steered_fixture import steer
+from tests.audits import steered_fixture as fakes
+from tests.audits.audit_fixture import Watched, audit, image_audit, numbers
+from tests.audits.steered_fixture import steer
 
 CLEAN = 40
 QUICK = {"epochs": 1, "batch": 10, "hidden": 8, "projection": 4, "lr": 0.02}

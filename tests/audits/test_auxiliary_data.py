@@ -18,8 +18,8 @@ from foretaste.audits.drawn import ShadowSpec
 from foretaste.audits.grid import plan
 from foretaste.audits.prepare import prepare
 from foretaste.errors import SpecError
-from tests.audit_fixture import audit, feature_audit
-from tests.steered_fixture import ByHeart, steer
+from tests.audits.audit_fixture import audit, feature_audit
+from tests.audits.steered_fixture import ByHeart, steer
 
 GIVEN: list[Tensor] = []
 
