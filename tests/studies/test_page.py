@@ -73,7 +73,7 @@ def test_plans_and_pages_need_no_torch() -> None:
         "import sys\n"
         "from foretaste.studies import page, spec\n"
         "spec.Study.read(page.Path(page.__file__).with_name('pacl.yaml'))\n"
-        "print(sorted({'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'foretaste.audit'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'foretaste.audits'} & set(sys.modules)))\n"
     )
     source = Path(write_study.__code__.co_filename).parents[2]
     done = subprocess.run(
