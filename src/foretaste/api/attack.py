@@ -9,17 +9,17 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from foretaste import attacks as table
+from foretaste.api.methods import configured
 from foretaste.attacks.base import Attack, PretrainingAttack, RowAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import require_replaceable
 from foretaste.audits.adaptive import named_defence, named_encoder_defence
 from foretaste.audits.attack_once import attack_once
 from foretaste.audits.attack_request import Request
-from foretaste.audits.attacker import AttackerSpec
 from foretaste.audits.crafted import Crafted, Order, craft
 from foretaste.audits.grid import on_features
 from foretaste.audits.inputs import silent
 from foretaste.audits.knowledge import AttackerView, know
-from foretaste.audits.spec import MethodSpec
+from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.audits.victim import Victim
 from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
@@ -69,7 +69,7 @@ def attack(
         BudgetError: the budget leaves no row.
         AttackError: the attack found no valid poison.
     """
-    method = configured(attack, fields)
+    method: Attack = configured(table, attack, fields)
     _fits(method, victim, budget, target, wanted, pool)
     pairs = () if target is None or wanted is None else (pair_of(victim, target, wanted),)
     view = _view(victim, attacker, shadow, pool)
@@ -95,25 +95,6 @@ def attack_to_file(attack: Attack, request: Request, out: Path, *, progress: boo
     """
     with Following(Console(stderr=True, quiet=not progress), attack.name) as following:
         return attack_once(attack, request, out, following.step)
-
-
-def configured(attack: str | type[Attack] | Attack, fields: dict[str, Any]) -> Attack:
-    """An attack as it was named, with its fields.
-
-    Raises:
-        SpecError: no such attack or field; or fields beside a configured value.
-    """
-    if isinstance(attack, Attack):
-        if fields:
-            raise SpecError(
-                "attack: fields beside a name or a class", got=f"a configured {attack.name}", do="set them there"
-            )
-        table.find(type(attack))
-        return attack
-    if isinstance(attack, str):
-        said = MethodSpec.parse(attack)
-        return table.configure(said.name, {**said.fields, **fields})
-    return table.configure(attack, fields)
 
 
 def pair_of(victim: Victim, target: int, wanted: int | str) -> tuple[int, int]:

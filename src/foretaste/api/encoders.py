@@ -15,11 +15,9 @@ from foretaste import defences as table
 from foretaste import pretrain as methods
 from foretaste.audits.repair_once import NO_IMAGES, check_out
 from foretaste.audits.repair_once import run as run_repair
-from foretaste.audits.scan_once import Request, applicable
+from foretaste.audits.scan_once import Request, scans_of
 from foretaste.audits.scan_once import run as run_scans
-from foretaste.audits.spec import MethodSpec
 from foretaste.data import SplitSpec, load, whole
-from foretaste.defences import DEFENCES
 from foretaste.defences.repairs.base import Repair
 from foretaste.defences.scans.base import Scan
 from foretaste.defences.scans.report import ScanReport
@@ -106,7 +104,7 @@ def scan_encoder(
         split=_split(split),
         seed=seed,
     )
-    chosen, runtime = _scans(scans, request), make_runtime(device, threads)
+    chosen, runtime = scans_of(scans, request), make_runtime(device, threads)
     with Following(Console(stderr=True, quiet=not progress), "scan") as following:
         return run_scans(request, chosen, runtime, following.step)
 
@@ -269,18 +267,6 @@ def _split(split: SplitLike) -> SplitSpec:
         return SplitSpec.model_validate(split or {})
     except ValidationError as error:
         raise SpecError("split: shares, seed and limit", got=describe(error)) from None
-
-
-def _scans(scans: Sequence[str | Scan] | None, request: Request) -> list[Scan]:
-    """The scans that were named, or all whose needs are there."""
-    if scans is not None:
-        named = [one if isinstance(one, Scan) else MethodSpec.parse(one) for one in scans]
-        return [one if isinstance(one, Scan) else table.configure(one.name, one.fields, "scan") for one in named]
-    if request.data is None:
-        expected = "--data: images to look at (a name of foretaste list, FILE.npz or a folder)"
-        raise SpecError(expected, got="none", do="pass it, or --scans weight-statistics, which needs no image")
-    every = [table.configure(name, {}, "scan") for name, entry in DEFENCES.items() if entry.kind == "scan"]
-    return [one for one in every if applicable(request, one.needs)]
 
 
 def _repair_words(

@@ -54,7 +54,7 @@ def attack(
     from foretaste.api.attack import attack_to_file
     from foretaste.attacks.base import PretrainingAttack
     from foretaste.audits.attack_request import Request
-    from foretaste.audits.drawn import PretrainingSpec
+    from foretaste.audits.spec_parts import PretrainingSpec
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
     said = flags.values_of(
