@@ -30,13 +30,12 @@ from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
-from foretaste.features.embed import probe_precision
 from foretaste.features.file import FeatureSet
 from foretaste.heads.fit import LinearHead, fit_head
 from foretaste.images import Images
 from foretaste.probes.base import FittedProbe, ImageProbe, Probe
 from foretaste.record import DataEntry, EncoderEntry
-from foretaste.runtime import Runtime, make_runtime
+from foretaste.runtime import Runtime, make_runtime, plain_runtime
 
 PRECISIONS = {
     "float32": ("float32", False),
@@ -260,7 +259,7 @@ def prepare(spec: AuditSpec, note: Note = silent) -> Pipeline:
         encoder.to(runtime.device)
         encoder_defences = opened(spec, defences, images, encoder)
         seconds["load"] = perf_counter() - start
-        runtime = _resolve_precision(spec, encoder, images.train, runtime)
+        runtime = _resolve_precision(spec, runtime)
         spec = spec.model_copy(update={"precision": _name_of(runtime)})
         start = perf_counter()
         parts = embed_parts(images, encoder, runtime, cache, note)
@@ -333,9 +332,9 @@ def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str,
     return {"ridge": ridge, **fields} if name == "exact" else fields
 
 
-def _resolve_precision(spec: AuditSpec, encoder: Encoder, images: Images, runtime: Runtime) -> Runtime:
+def _resolve_precision(spec: AuditSpec, runtime: Runtime) -> Runtime:
     if spec.precision == "auto":
-        return probe_precision(encoder, images.pixels[:512], runtime)
+        return plain_runtime(runtime)
     precision, channels_last = PRECISIONS[spec.precision]
     return replace(runtime, precision=precision, channels_last=channels_last, reason="set in the spec")
 

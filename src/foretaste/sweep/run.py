@@ -20,6 +20,7 @@ from foretaste.audit.trials import clean_trial, labelled_trial
 from foretaste.audit.weights import weight_trial
 from foretaste.errors import SpecError
 from foretaste.record import FILE_NAME, TrialRecord, append, read, unpack_labels
+from foretaste.runtime import fixed_threads
 from foretaste.sweep.plan import Trial, configured, plan
 
 SPEC_FILE, LOCK_FILE = "audit.yaml", ".lock"
@@ -72,7 +73,7 @@ def run(spec: AuditSpec, folder: Path, watcher: Watcher, only: str | None = None
         ForetasteError: bad data, encoder or settings; a folder of another audit or in use. Nothing is lost then.
     """
     configured(spec)
-    with _locked(folder):
+    with _locked(folder), fixed_threads():
         spec = _continued(spec, folder)
         pipeline = prepare(spec, watcher.stage)
         trials = plan(pipeline)
