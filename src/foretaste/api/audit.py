@@ -26,6 +26,7 @@ from foretaste.method import Method
 from foretaste.progress import AuditProgress
 from foretaste.record import TrialRecord
 from foretaste.report import write
+from foretaste.runtime import fixed_threads
 
 if TYPE_CHECKING:
     import pandas
@@ -144,7 +145,7 @@ def run_spec(spec: AuditSpec, out: Path, only: str | None = None, *, progress: b
 def estimate_spec(spec: AuditSpec, *, progress: bool = True) -> Estimated:
     """`estimate` of a spec that was read already."""
     configured_attacks(spec)
-    with _watching(progress) as watcher:
+    with _watching(progress) as watcher, fixed_threads():
         prepared = prepare(spec, watcher.stage)
         trials = plan(prepared)
         return Estimated(prepared.spec, len(trials), estimate_seconds(prepared, trials))

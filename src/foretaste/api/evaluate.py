@@ -33,6 +33,7 @@ from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
 from foretaste.method import Method
 from foretaste.record import CertifiedScores, Estimate, Guarded, ProbeScores, Repaired, Scanned, Screening, TargetScores
+from foretaste.runtime import fixed_threads
 
 Entry = Screening | CertifiedScores | Repaired | Guarded | Scanned
 
@@ -71,6 +72,7 @@ class Comparison:
         return next(iter(self.probes.values()))
 
 
+@fixed_threads()
 def compare(
     victim: Victim, attacked: Victim, *, target: int | None = None, wanted: int | str | None = None
 ) -> Comparison:
@@ -97,6 +99,7 @@ def compare(
     return Comparison(probes, None if pair is None else target_scores(attacked, victim, pair))
 
 
+@fixed_threads()
 def evaluate(
     defence: str | type[Method] | Method,
     victim: Victim,
