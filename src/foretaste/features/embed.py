@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from foretaste.encoders.base import Encoder
 from foretaste.errors import EncoderError
-from foretaste.runtime import Runtime
+from foretaste.runtime import Runtime, free_threads
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all); does nothing to the result."""
@@ -45,11 +46,17 @@ def embed(encoder: Encoder, pixels: Tensor, runtime: Runtime, batch: int = 256, 
     n = len(pixels)
     # Made outside inference mode, so that callers may use the features in autograd.
     z = torch.empty(n, encoder.card.d)
-    with torch.inference_mode(), runtime.autocast():
+
+    def features(start: int) -> Tensor:
+        with torch.inference_mode(), runtime.autocast():
+            return _forward(encoder, runtime.images(pixels[start : start + batch]))
+
+    with ThreadPoolExecutor(_workers(runtime)) as pool, torch.inference_mode():
         for first in range(0, n, GROUP * batch):
             parts: list[Tensor] = []
-            for start in range(first, min(first + GROUP * batch, n), batch):
-                parts.append(_forward(encoder, runtime.images(pixels[start : start + batch])))
+            starts = range(first, min(first + GROUP * batch, n), batch)
+            for start, part in zip(starts, pool.map(features, starts), strict=True):
+                parts.append(part)
                 progress(min(start + batch, n), n)
             z[first : first + GROUP * batch] = torch.cat(parts)
     if n and not all(bool(bound.isfinite()) for bound in z.aminmax()):
@@ -60,6 +67,15 @@ def embed(encoder: Encoder, pixels: Tensor, runtime: Runtime, batch: int = 256, 
             do="check the weights and the normalisation" + (", or use float32" * (runtime.precision != "float32")),
         )
     return z
+
+
+def _workers(runtime: Runtime) -> int:
+    """Batches at once. Each is computed as it would be alone, so that their number moves no bit.
+
+    Where a computation may use one thread only (`runtime.fixed_threads`), all free cores are used so.
+    """
+    alone = torch.device(runtime.device).type == "cpu" and torch.get_num_threads() == 1
+    return free_threads() if alone else 1
 
 
 def _forward(encoder: Encoder, images: Tensor) -> Tensor:
