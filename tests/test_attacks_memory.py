@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import test_heads_memory
-from test_heads_memory import run
+from tests.heads import test_memory
+from tests.heads.test_memory import run
 
-pytestmark = test_heads_memory.pytestmark
+pytestmark = test_memory.pytestmark
 
 SCRIPT = """
 from foretaste.attacks.base import Knowledge
