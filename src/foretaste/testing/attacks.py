@@ -110,6 +110,7 @@ class _Mount:
             self.who,
             f"works on {'features' if setting.images is None else 'images'}, {_amount(self.attack, rows)}",
             lambda: craft(self.attack, setting, view, order, **more),
+            'if it cannot do without images, say carrier: ClassVar[str] = "pixels"' if setting.images is None else "",
         )
         keep(self.attack.entry() == entry, f"{self.who}: a value that does not change as it works", got="other fields")
         return made

@@ -99,9 +99,7 @@ def _without_clean_rows(value: Filter, full: TrainingRows) -> None:
 
 def _scored_or_refused(value: Filter, rows: TrainingRows, what: str) -> None:
     before = _digest(rows)
-    scores = call(
-        value.name, f"scores {what}, or refuses them with a DataError", lambda: value.score(rows, 0), may_refuse=True
-    )
+    scores = call(value.name, f"scores {what}", lambda: value.score(rows, 0), may_refuse=True)
     if scores is not None:
         keep(
             isinstance(scores, Tensor) and bool(torch.isfinite(scores).all()),

@@ -50,7 +50,7 @@ def _frozen(value: Method) -> None:
     for name in type(value).model_fields:
         try:
             setattr(value, name, getattr(value, name))
-        except ValidationError:
+        except (ValidationError, AttributeError):
             continue
         moved = f"{name}, which can be set"
     keep(not moved, f"{value.name}: a frozen value", got=moved, do="leave model_config as Method has it")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foretaste.errors import ConformanceError, ForetasteError
+from foretaste.errors import ConformanceError, DataError, ForetasteError
 from foretaste.runtime import digest_tensors
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def keep(ok: bool, promise: str, *, got: str = "", do: str = "") -> None:
         raise ConformanceError(promise, got=" ".join(got.split()), do=do)
 
 
-def call(who: str, doing: str, work: Callable[[], T], *, may_refuse: bool = False) -> T | None:
+def call(who: str, doing: str, work: Callable[[], T], *, may_refuse: bool = False, do: str = "") -> T | None:
     """The result of a method's work, which must leave the process as it was.
 
     Args:
@@ -41,6 +41,7 @@ def call(who: str, doing: str, work: Callable[[], T], *, may_refuse: bool = Fals
         doing: what it does, for messages.
         work: does it.
         may_refuse: a DataError with a reason is an answer as well.
+        do: about a failure.
 
     Returns:
         The result; None if it was refused.
@@ -49,26 +50,25 @@ def call(who: str, doing: str, work: Callable[[], T], *, may_refuse: bool = Fals
         ConformanceError: it failed, or left something else than it found.
     """
     before = _process()
+    promised = f"{who}: {doing}" + (", or refuses with a DataError" if may_refuse else " without an error")
     try:
         return work()
     except ConformanceError:
         raise
     except ForetasteError as error:
-        if may_refuse and type(error).__name__ == "DataError":
+        if may_refuse and isinstance(error, DataError):
             return None
-        raise ConformanceError(f"{who}: {doing} without an error", got=f"{type(error).__name__}: {error}") from error
+        raise ConformanceError(promised, got=f"{type(error).__name__}: {error}", do=do) from error
     except Exception as error:
         shown = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConformanceError(f"{who}: {doing} without an error", got=shown[:300], do=_hint(may_refuse)) from error
+        raise ConformanceError(promised, got=shown[:300], do=do) from error
     finally:
         _unmoved(who, doing, before)
 
 
-def done(who: str, doing: str, work: Callable[[], T]) -> T:
+def done(who: str, doing: str, work: Callable[[], T], do: str = "") -> T:
     """`call` of what must not be refused."""
-    result = call(who, doing, work)
-    assert result is not None
-    return result
+    return cast(T, call(who, doing, work, do=do))
 
 
 @dataclass
@@ -134,10 +134,6 @@ def tensor_like(
     keep(good, f"{promise}: {wanted}", got=shown(found), do=do)
     if finite:
         keep(bool(torch.isfinite(found).all()), f"{promise}: finite", got="NaN or infinity", do=do)
-
-
-def _hint(may_refuse: bool) -> str:
-    return "raise a DataError that says what is missing, or work with it" if may_refuse else ""
 
 
 def _process() -> dict[str, Any]:
