@@ -25,7 +25,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small data, features and an encoder of the user's own."""
-    from tests.audit_fixture import make_world
+    from tests.audits.audit_fixture import make_world
 
     return make_world(tmp_path_factory.mktemp("world"))
 
@@ -40,7 +40,7 @@ def here(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attacks that cheat or watch are in the table."""
     from foretaste import attacks
-    from tests.cheats_fixture import TABLE
+    from tests.audits.cheats_fixture import TABLE
 
     for name, entry in TABLE.items():
         monkeypatch.setitem(attacks.ATTACKS, name, entry)
@@ -49,7 +49,7 @@ def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def lookup(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world with an encoder that can be taught images by heart, and pre-training images."""
-    from tests.steered_fixture import make_lookup_world
+    from tests.audits.steered_fixture import make_lookup_world
 
     return make_lookup_world(tmp_path_factory.mktemp("lookup"))
 
@@ -58,7 +58,7 @@ def lookup(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def steering(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attacks with planted success on one image are in the table."""
     from foretaste import attacks
-    from tests.steered_fixture import TABLE
+    from tests.audits.steered_fixture import TABLE
 
     for name, entry in TABLE.items():
         monkeypatch.setitem(attacks.ATTACKS, name, entry)

@@ -12,7 +12,7 @@ import pytest
 
 from foretaste.cli import main
 from foretaste.errors import ForetasteError, SpecError
-from tests.audit_fixture import command, make_world
+from tests.audits.audit_fixture import command, make_world
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from foretaste.audits.spec import AuditSpec
-from tests import steered_fixture as fakes
-from tests.audit_fixture import command, trials_in
+from tests.audits import steered_fixture as fakes
+from tests.audits.audit_fixture import command, trials_in
 
 ENCODER = ["--data", "images.npz", "--encoder", "lookup.py:make"]
 PAIR = ["--target-index", 4, "--target-class", 2]

@@ -12,7 +12,7 @@ import torch
 from foretaste.audits.prepare import prepare
 from foretaste.data import load
 from foretaste.errors import DataError, SpecError
-from tests.audit_fixture import command, image_audit, make_world
+from tests.audits.audit_fixture import command, image_audit, make_world
 
 DOMAINS = ["photo", "art:work", "<b>"]
 COUNTS = {"train": 24, "test": 12}

@@ -169,10 +169,14 @@ def _check(what: str, found: Any, bases: list[Any]) -> None:
 def _origin(found: Any, reference: str) -> Origin:
     module = import_module(found.__module__)
     digest = digest_of_source(module)
-    if file_of(reference.rpartition(":")[0]) is not None:
-        return Origin(reference, digest)
     place = f"{found.__module__}:{found.__qualname__}"
-    return Origin(reference, f"{place}@{digest}" if digest else place)
+    code = f"{place}@{digest}" if digest else place
+    path = reference.rpartition(":")[0]
+    if file_of(path) is None:
+        return Origin(reference, code)
+    named = load(path, reference, SpecError)  # executed before, and not again
+    own = digest_of_source(named)
+    return Origin(reference, own if named is module else f"{own}+{code}")
 
 
 def at(place: str) -> Any:

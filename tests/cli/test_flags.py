@@ -12,7 +12,7 @@ from foretaste.cli import flags
 from foretaste.cli.audit import audit
 from foretaste.cli.lazy import COMMANDS, made
 from foretaste.errors import SpecError
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 
 def test_every_field_of_the_spec_has_one_flag_or_a_reason_for_none() -> None:

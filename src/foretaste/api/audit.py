@@ -13,9 +13,11 @@ from rich.console import Console
 from foretaste import attacks as attack_table
 from foretaste import defences as defence_table
 from foretaste import probes as probe_table
+from foretaste.api.methods import configured
 from foretaste.audits import trust
 from foretaste.audits.cost import estimate_seconds
-from foretaste.audits.grid import configured, plan
+from foretaste.audits.grid import configured as configured_attacks
+from foretaste.audits.grid import plan
 from foretaste.audits.prepare import prepare
 from foretaste.audits.runner import Silent, Watcher, run
 from foretaste.audits.spec import AuditSpec, MethodSpec
@@ -141,7 +143,7 @@ def run_spec(spec: AuditSpec, out: Path, only: str | None = None, *, progress: b
 
 def estimate_spec(spec: AuditSpec, *, progress: bool = True) -> Estimated:
     """`estimate` of a spec that was read already."""
-    configured(spec)
+    configured_attacks(spec)
     with _watching(progress) as watcher:
         prepared = prepare(spec, watcher.stage)
         trials = plan(prepared)
@@ -165,16 +167,8 @@ def _said(key: str, value: Any) -> Any:
     if key not in TABLES:
         return str(value) if isinstance(value, Path) else value
     items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return [_method(key, item) for item in items]
-
-
-def _method(key: str, item: Any) -> Any:
-    if isinstance(item, Method):
-        TABLES[key].find(type(item))
-        return MethodSpec.of(item)
-    if isinstance(item, type):
-        return MethodSpec.of(TABLES[key].configure(item, {}))
-    return item
+    methods = [item if isinstance(item, str | dict) else configured(TABLES[key], item, {}) for item in items]
+    return [MethodSpec.of(item) if isinstance(item, Method) else item for item in methods]
 
 
 def _watching(progress: bool) -> Any:

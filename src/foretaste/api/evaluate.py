@@ -9,6 +9,7 @@ from typing import Any
 
 from foretaste import defences as table
 from foretaste.api.attack import pair_of
+from foretaste.api.methods import configured
 from foretaste.audits.baseline import Baseline
 from foretaste.audits.defender import OF_ENCODERS
 from foretaste.audits.evaluators.base import Case, Evaluator
@@ -18,6 +19,7 @@ from foretaste.audits.evaluators.guards import GuardEvaluator
 from foretaste.audits.evaluators.repairs import RepairEvaluator
 from foretaste.audits.evaluators.scans import NullEncoders, ScanEvaluator
 from foretaste.audits.metrics import compare_predictions, target_scores
+from foretaste.audits.scan_once import null_files
 from foretaste.audits.spec import MethodSpec
 from foretaste.audits.victim import Victim
 from foretaste.defences.base import Filter
@@ -25,7 +27,6 @@ from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.guards.base import Guard
 from foretaste.defences.repairs.base import Repair
 from foretaste.defences.scans.base import Scan
-from foretaste.defences.scans.run import null_files
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
@@ -136,7 +137,7 @@ def evaluate(
     >>> [alarm.rate for alarm in found.alarms]
     [0.01, 0.05]
     """
-    method = _configured(defence, fields)
+    method: Method = configured(table, defence, fields)
     if baseline is not None:
         _same_rows(baseline, victim)
     if victim.setting.images is None and isinstance(method, tuple(OF_ENCODERS.values())):
@@ -155,22 +156,6 @@ def evaluate(
     (entries,) = evaluator.findings(victim, found, beside, case).entries.values()
     entry: Entry = entries[MethodSpec.key_of(method)]
     return entry
-
-
-def _configured(defence: str | type[Method] | Method, fields: dict[str, Any]) -> Method:
-    if isinstance(defence, Method):
-        if fields:
-            raise SpecError(
-                "evaluate: fields beside a name or a class", got=f"a configured {defence.name}", do="set them there"
-            )
-        table.find(type(defence))
-        return defence
-    if isinstance(defence, str):
-        said = MethodSpec.parse(defence)
-        found: Method = table.configure(said.name, {**said.fields, **fields})
-        return found
-    made: Method = table.configure(defence, fields)
-    return made
 
 
 def _evaluator(method: Method, victim: Victim, other: Encoder | None, null: str | Path | None) -> Evaluator[Any, Any]:

@@ -13,6 +13,7 @@ from foretaste.audits.evaluators.guards import GuardEvaluator
 from foretaste.audits.evaluators.preprocessing import PreprocessingEvaluator
 from foretaste.audits.evaluators.repairs import RepairEvaluator
 from foretaste.audits.evaluators.scans import NullEncoders, ScanEvaluator
+from foretaste.audits.scan_once import null_files
 from foretaste.audits.setting import Setting
 from foretaste.audits.spec import AuditSpec, MethodSpec
 from foretaste.defences import configure
@@ -21,7 +22,6 @@ from foretaste.defences.certified.base import CertifiedHead
 from foretaste.defences.guards.base import Guard
 from foretaste.defences.repairs.base import Repair
 from foretaste.defences.scans.base import Scan
-from foretaste.defences.scans.run import null_files
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import DataError, SpecError

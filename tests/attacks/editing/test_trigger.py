@@ -26,7 +26,7 @@ from foretaste.record import Ledger, TrialRecord, unpack_labels
 from foretaste.report.render import render
 from foretaste.runtime import Runtime, digest_tensors
 from tests import attacks_fixture as toy
-from tests.audit_fixture import audit, image_audit, make_world
+from tests.audits.audit_fixture import audit, image_audit, make_world
 from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
 
 NET = """

@@ -19,8 +19,8 @@ from foretaste.errors import AttackError, BudgetError, DataError, SpecError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from tests import attacks_fixture as toy
-from tests.audit_fixture import audit, command, feature_audit, image_audit
-from tests.test_audit_trials import sklearn_accuracy
+from tests.audits.audit_fixture import audit, command, feature_audit, image_audit
+from tests.audits.test_trial import sklearn_accuracy
 
 C, D, M = 3, 4, 5
 

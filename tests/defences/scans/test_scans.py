@@ -14,13 +14,13 @@ from scipy.stats import kurtosis
 from torch import Tensor, nn
 
 from foretaste import defences
+from foretaste.audits.scan_once import judged, look
 from foretaste.defences.scans.base import Finding, Scan, Scene, prominence
 from foretaste.defences.scans.changes import changed_tensors
 from foretaste.defences.scans.cka import activations, linear_cka
 from foretaste.defences.scans.decree import Decree, mean_cosine
 from foretaste.defences.scans.drift import Drift
 from foretaste.defences.scans.neighbours import Neighbours, disagreement
-from foretaste.defences.scans.run import judged, look
 from foretaste.defences.scans.weight_statistics import WeightStatistics, tensor_statistics
 from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, EncoderError, SpecError

@@ -34,7 +34,7 @@ from foretaste.heads.scaler import Scaler
 from foretaste.record import TrialRecord
 from foretaste.runtime import Runtime, stream
 from tests import attacks_fixture as toy
-from tests.audit_fixture import audit, feature_audit
+from tests.audits.audit_fixture import audit, feature_audit
 from tests.defences.fixture import blob, problem, rows
 
 CASES: list[tuple[str, dict[str, Any]]] = [

@@ -35,7 +35,7 @@ from foretaste.report.tables.accuracy import matrix
 from foretaste.report.tables.certified import steps
 from foretaste.runtime import stream
 from tests import attacks_fixture as toy
-from tests.audit_fixture import audit, feature_audit
+from tests.audits.audit_fixture import audit, feature_audit
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("dpa", {"partitions": 9}),

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from foretaste.audits.evaluators.base import Beside, Case, Evaluator, Faces, Findings, each
 from foretaste.audits.run_cache import RunCache
+from foretaste.audits.scan_once import like
 from foretaste.audits.setting import Setting
 from foretaste.audits.victim import Victim
 from foretaste.defences.scans.base import Finding, Scan, Scene
-from foretaste.defences.scans.run import like
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError

@@ -15,8 +15,8 @@ from foretaste.audits.runner import perform
 from foretaste.data import load, split
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors
-from tests.audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, numbers
-from tests.cheats_fixture import SEEN
+from tests.audits.audit_fixture import CLASSES, Watched, audit, command, feature_audit, image_audit, numbers
+from tests.audits.cheats_fixture import SEEN
 
 RIDGE = 1e-3
 EXACT = {"name": "exact", "steps": 6}

@@ -19,9 +19,9 @@ from foretaste.features.embed import embed
 from foretaste.probes.knn import KNNProbe
 from foretaste.record import TrialRecord, unpack_labels
 from foretaste.runtime import digest_tensors
-from tests import steered_fixture as fakes
-from tests.audit_fixture import Watched, audit, feature_audit, numbers
-from tests.steered_fixture import steer
+from tests.audits import steered_fixture as fakes
+from tests.audits.audit_fixture import Watched, audit, feature_audit, numbers
+from tests.audits.steered_fixture import steer
 
 
 @pytest.fixture(autouse=True)

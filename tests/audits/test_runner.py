@@ -19,7 +19,7 @@ from foretaste.audits.runner import SPEC_FILE, run
 from foretaste.audits.spec import AuditSpec
 from foretaste.errors import RecordError, SpecError
 from foretaste.record import FILE_NAME, TrialRecord, read
-from tests.audit_fixture import (
+from tests.audits.audit_fixture import (
     Watched,
     audit,
     command,
@@ -29,7 +29,7 @@ from tests.audit_fixture import (
     numbers,
     trials_in,
 )
-from tests.cheats_fixture import Spy
+from tests.audits.cheats_fixture import Spy
 
 EXACT = "exact:steps=4"
 pytestmark = pytest.mark.usefixtures("cheats")
@@ -81,7 +81,7 @@ def test_an_unfinished_line_is_run_again(world: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal
 from pathlib import Path
-from tests.audit_fixture import Watched
+from tests.audits.audit_fixture import Watched
 from foretaste.audits.spec import AuditSpec
 from foretaste.audits.runner import run
 

@@ -16,16 +16,16 @@ from sklearn.neighbors import NearestCentroid
 from foretaste.audits.evaluators.base import Case
 from foretaste.audits.evaluators.preprocessing import CLIPS, FILTERS, Outcome, spare_classes
 from foretaste.audits.grid import plan
-from foretaste.audits.options import COUNTERMEASURES, chosen_countermeasures
 from foretaste.audits.prepare import PreparedAudit, prepare
 from foretaste.audits.spec import AuditSpec
+from foretaste.audits.spec_parts import COUNTERMEASURES, chosen_countermeasures
 from foretaste.audits.training import TrainingSet
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed
 from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.summary import summarise
-from tests.audit_fixture import (
+from tests.audits.audit_fixture import (
     audit,
     command,
     feature_audit,
@@ -36,7 +36,7 @@ from tests.audit_fixture import (
     trained_on,
     trials_in,
 )
-from tests.test_audit_trials import sklearn_accuracy
+from tests.audits.test_trial import sklearn_accuracy
 
 ALL = ["clipped", "pixel-clipped", "norm-filtered", "centroid-filtered"]
 ON_FEATURES = ["clipped", "norm-filtered", "centroid-filtered"]

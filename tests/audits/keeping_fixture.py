@@ -79,7 +79,7 @@ class _Knows(FittedGuard):
 
 
 TABLE = {
-    Forget.name: Entry("repair", "tests.keeping_fixture:Forget", None, ""),
-    Scramble.name: Entry("repair", "tests.keeping_fixture:Scramble", None, ""),
-    Knows.name: Entry("guard", "tests.keeping_fixture:Knows", None, ""),
+    Forget.name: Entry("repair", "tests.audits.keeping_fixture:Forget", None, ""),
+    Scramble.name: Entry("repair", "tests.audits.keeping_fixture:Scramble", None, ""),
+    Knows.name: Entry("guard", "tests.audits.keeping_fixture:Knows", None, ""),
 }

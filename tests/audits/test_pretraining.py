@@ -13,19 +13,19 @@ import yaml
 from foretaste.audits import threats
 from foretaste.audits.auxiliary_data import budgeted, open_pool
 from foretaste.audits.cost import estimate_seconds
-from foretaste.audits.drawn import PretrainingSpec
 from foretaste.audits.grid import configured, plan
 from foretaste.audits.prepare import prepare
 from foretaste.audits.runner import run
 from foretaste.audits.spec import AuditSpec
+from foretaste.audits.spec_parts import PretrainingSpec
 from foretaste.errors import BudgetError, SpecError
 from foretaste.features.embed import embed
 from foretaste.pretrain.continued import continued
 from foretaste.record import unpack_labels
 from foretaste.runtime import digest_tensors
-from tests import steered_fixture as fakes
-from tests.audit_fixture import Watched, audit, image_audit, numbers
-from tests.steered_fixture import steer
+from tests.audits import steered_fixture as fakes
+from tests.audits.audit_fixture import Watched, audit, image_audit, numbers
+from tests.audits.steered_fixture import steer
 
 CLEAN = 40
 QUICK = {"epochs": 1, "batch": 10, "hidden": 8, "projection": 4, "lr": 0.02}

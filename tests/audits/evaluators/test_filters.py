@@ -29,8 +29,8 @@ from foretaste.report import render
 from foretaste.report.summary import summarise
 from foretaste.report.tables.defences import filters
 from foretaste.statistics import auroc
-from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
-from tests.test_audit_trials import sklearn_accuracy
+from tests.audits.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
+from tests.audits.test_trial import sklearn_accuracy
 
 BOX = {"name": "exact", "steps": 6}
 ONE_ROW = 1 / 75 + 1e-9

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from foretaste.audits.artifacts import png
-from foretaste.audits.attacker import AttackerSpec
 from foretaste.audits.grid import plan
 from foretaste.audits.prepare import PreparedAudit, prepare
 from foretaste.audits.spec import AuditSpec
+from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.errors import SpecError
 from foretaste.record import TrialRecord, read
 from foretaste.report import render
-from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, make_world
-from tests.cheats_fixture import SEEN
+from tests.audits.audit_fixture import audit, command, feature_audit, identities, image_audit, make_world
+from tests.audits.cheats_fixture import SEEN
 
 SUBSET, SURROGATE = {"rows": "subset", "share": 0.2}, {"rows": "surrogate"}
 PIXELS = {"name": "exact", "carrier": "pixels", "steps": 6, "rate": 0.02}

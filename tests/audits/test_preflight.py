@@ -12,7 +12,7 @@ from foretaste.audits.preflight import attack_warnings
 from foretaste.audits.prepare import prepare
 from foretaste.errors import DataError, SpecError
 from foretaste.record import Ledger
-from tests.audit_fixture import audit, feature_audit, image_audit
+from tests.audits.audit_fixture import audit, feature_audit, image_audit
 
 
 def warned(world: Path, folder: Path, **values: Any) -> str:

@@ -23,11 +23,11 @@ from foretaste.report.defended import aims_at
 from foretaste.report.summary import pair_row
 from foretaste.runtime import digest_tensors
 from foretaste.statistics import mean_share, wilson
-from tests import keeping_fixture as keeping
 from tests import records_fixture
-from tests import steered_fixture as fakes
-from tests.audit_fixture import audit, command, identities, image_audit, numbers
-from tests.steered_fixture import steer
+from tests.audits import keeping_fixture as keeping
+from tests.audits import steered_fixture as fakes
+from tests.audits.audit_fixture import audit, command, identities, image_audit, numbers
+from tests.audits.steered_fixture import steer
 
 
 @pytest.fixture(autouse=True)

@@ -350,9 +350,9 @@ class WeightSpy(WeightAttack):
 
 
 TABLE = {
-    Cheat.name: ("labelled", "tests.cheats_fixture:Cheat", ""),
-    Replacer.name: ("labelled", "tests.cheats_fixture:Replacer", ""),
-    WeightCheat.name: ("weights", "tests.cheats_fixture:WeightCheat", ""),
-    Spy.name: ("labelled", "tests.cheats_fixture:Spy", ""),
-    WeightSpy.name: ("weights", "tests.cheats_fixture:WeightSpy", ""),
+    Cheat.name: ("labelled", "tests.audits.cheats_fixture:Cheat", ""),
+    Replacer.name: ("labelled", "tests.audits.cheats_fixture:Replacer", ""),
+    WeightCheat.name: ("weights", "tests.audits.cheats_fixture:WeightCheat", ""),
+    Spy.name: ("labelled", "tests.audits.cheats_fixture:Spy", ""),
+    WeightSpy.name: ("weights", "tests.audits.cheats_fixture:WeightSpy", ""),
 }

@@ -11,7 +11,7 @@ from foretaste.audits.grid import Trial, configured, draw_pairs, plan
 from foretaste.audits.prepare import prepare
 from foretaste.audits.spec import AuditSpec
 from foretaste.errors import BudgetError, SpecError
-from tests.audit_fixture import (
+from tests.audits.audit_fixture import (
     audit,
     feature_audit,
     identities,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from foretaste.record import TrialRecord
-from tests.audit_fixture import audit, command, feature_audit, image_audit, trials_in
+from tests.audits.audit_fixture import audit, command, feature_audit, image_audit, trials_in
 
 pytestmark = pytest.mark.usefixtures("cheats")
 

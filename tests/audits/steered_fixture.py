@@ -21,7 +21,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.images import Images
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime
-from tests.audit_fixture import image_audit, make_world
+from tests.audits.audit_fixture import image_audit, make_world
 
 CALLS: list[tuple[str, tuple[int, ...]]] = []
 """(name, details) of every call of an attack of this file and of `LookUp.continued`."""
@@ -214,7 +214,7 @@ class Learner:
 
 
 TABLE = {
-    ByHeart.name: ("weights", "tests.steered_fixture:ByHeart", ""),
-    Copies.name: ("targeted", "tests.steered_fixture:Copies", ""),
-    Pairs.name: ("pretraining", "tests.steered_fixture:Pairs", ""),
+    ByHeart.name: ("weights", "tests.audits.steered_fixture:ByHeart", ""),
+    Copies.name: ("targeted", "tests.audits.steered_fixture:Copies", ""),
+    Pairs.name: ("pretraining", "tests.audits.steered_fixture:Pairs", ""),
 }

@@ -22,7 +22,7 @@ from foretaste.record import TrialRecord, read, unpack_labels
 from foretaste.report import render
 from foretaste.report.summary import summarise
 from foretaste.report.tables.certified import steps, table
-from tests.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
+from tests.audits.audit_fixture import audit, command, feature_audit, identities, image_audit, mixed, trained_on
 
 HEADS = ["dpa:partitions=9", "bagging:learners=50:bag=10"]
 

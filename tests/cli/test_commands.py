@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from foretaste import __version__, attacks, defences, probes
 from foretaste.attacks import ATTACKS
 from foretaste.audits.grid import configured
 from foretaste.audits.spec import AuditSpec
@@ -15,12 +16,11 @@ from foretaste.defences import DEFENCES
 from foretaste.features.cache import FeatureCache
 from foretaste.probes import PROBES
 from foretaste.record import read
-from foretaste.version import __version__, attacks, defences, probes
-from tests.audit_fixture import command, numbers
+from tests.audits.audit_fixture import command, numbers
 
 pytestmark = pytest.mark.usefixtures("here")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make", "--precision", "float32"]
 PROGRAM = "from foretaste.cli import main; main()"
 

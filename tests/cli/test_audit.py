@@ -18,11 +18,11 @@ from foretaste import attacks
 from foretaste.audits.spec import AuditSpec
 from foretaste.progress import AuditProgress, Following, duration
 from foretaste.record import FILE_NAME, read, unpack_labels
-from tests.audit_fixture import audit, command, feature_audit, numbers, trials_in
+from tests.audits.audit_fixture import audit, command, feature_audit, numbers, trials_in
 
 pytestmark = pytest.mark.usefixtures("here")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ["--data", "images.npz", "--encoder", "net.py:make", "--precision", "float32"]
 FEATURES = ["--features", "F.npz", "--validation", "V.npz", "--test", "T.npz"]
 SMALL = ["--attacks", "label-flip,exact:steps=3", "--budgets", "0.1", "--seeds", "2"]

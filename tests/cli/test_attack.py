@@ -16,7 +16,7 @@ from foretaste.encoders.card import Card
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import CARD_KEY
 from foretaste.features.file import read_features
-from tests.audit_fixture import command, image_audit
+from tests.audits.audit_fixture import command, image_audit
 
 pytestmark = pytest.mark.usefixtures("here")
 

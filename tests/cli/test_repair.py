@@ -10,7 +10,7 @@ import torch
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import read_state_dict, save_encoder
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 pytestmark = pytest.mark.usefixtures("here")
 
