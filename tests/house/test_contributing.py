@@ -14,7 +14,7 @@ import yaml
 
 import foretaste as ft
 from foretaste import attacks, defences, probes
-from tests.audit_fixture import command
+from tests.audits.audit_fixture import command
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 CHECKS: dict[str, Callable[..., None]] = {

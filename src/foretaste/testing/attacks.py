@@ -10,12 +10,12 @@ import torch
 from foretaste.attacks import find
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
-from foretaste.audits.attacker import AttackerSpec
 from foretaste.audits.crafted import Crafted, Order, Result, craft
 from foretaste.audits.grid import on_features
 from foretaste.audits.inputs import silent
 from foretaste.audits.knowledge import know
 from foretaste.audits.referee import judge, require
+from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.audits.victim import Victim
 from foretaste.errors import ConformanceError, RefereeError
 from foretaste.features.cache import FeatureCache
