@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foretaste.errors import SpecError
-from foretaste.method import Origin
 from foretaste.tables import look_up, unknown
 from foretaste.user_modules import cause, digest_of_source, file_of, load
+
+if TYPE_CHECKING:
+    from foretaste.method import Origin
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TAKEN = ("name", "code", "origin")
@@ -167,6 +169,8 @@ def _check(what: str, found: Any, bases: list[Any]) -> None:
 
 
 def _origin(found: Any, reference: str) -> Origin:
+    from foretaste.method import Origin  # needs pydantic, which the tables do without
+
     module = import_module(found.__module__)
     digest = digest_of_source(module)
     place = f"{found.__module__}:{found.__qualname__}"
