@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foretaste.audits.scan_once import like, look, null_files
 from foretaste.audits.spec import MethodSpec
 from foretaste.data import SplitSpec, load, whole
 from foretaste.defences import configure
 from foretaste.defences.scans.base import Finding, Scan, Scene
-from foretaste.audits.scan_once import like, look, null_files
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.features.cache import FeatureCache

@@ -63,6 +63,8 @@ def resolve(
             raise SpecError(f"{kind}: a class of {name}", got="the file alone", do=f"name it, as in {name}:Mine")
         else:
             found, reference = _from_entry_point(kind, group, name, places), name
+    elif not hasattr(name, "__qualname__"):
+        raise SpecError(f"{kind}: a name, a class or a configured value", got=f"a {type(name).__name__}")
     elif f"{name.__module__}:{name.__qualname__}" in places.values():
         return name
     else:

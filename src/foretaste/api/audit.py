@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from foretaste import attacks as attack_table
-from foretaste import defences as defence_table
-from foretaste import probes as probe_table
+from foretaste.api.checks import a_kind
 from foretaste.audits import trust
 from foretaste.audits.cost import estimate_seconds
 from foretaste.audits.grid import configured, plan
+from foretaste.audits.methods import TABLES, listed
 from foretaste.audits.prepare import prepare
 from foretaste.audits.runner import Silent, Watcher, run
-from foretaste.audits.spec import AuditSpec, MethodSpec
+from foretaste.audits.spec import AuditSpec
 from foretaste.errors import SpecError
-from foretaste.method import Method
 from foretaste.progress import AuditProgress
 from foretaste.record import TrialRecord
 from foretaste.report import write
@@ -28,8 +26,8 @@ from foretaste.report import write
 if TYPE_CHECKING:
     import pandas
 
-TABLES = {"attacks": attack_table, "defences": defence_table, "probes": probe_table}
-"""Keys of an audit that hold methods -> where they are looked up."""
+FILES = ("features", "validation", "test")
+"""Keys of an audit that name files of features."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,8 @@ def audit(
     Raises:
         ForetasteError: bad data, encoder or settings; a folder of another audit or in use. Nothing is lost then.
     """
+    if not isinstance(out, str | Path):
+        raise SpecError("audit: out: the path of a folder", got=a_kind(out))
     return run_spec(spec_of(file, settings, trust_code=trust_code), Path(out), only, progress=progress)
 
 
@@ -154,6 +154,8 @@ def spec_of(file: str | Path | None, settings: dict[str, Any], *, trust_code: bo
     Raises:
         SpecError: an unknown key or value; or the file names code, or asks for a download, that nobody agreed to.
     """
+    if not isinstance(file, str | Path | None):
+        raise SpecError("audit: the path of a YAML file, or keywords alone", got=a_kind(file))
     said = {key: _said(key, value) for key, value in settings.items() if value is not None}
     values = {} if file is None else AuditSpec.read(Path(file)).model_dump(exclude_unset=True)
     trust.check(values, str(file), trust_code=trust_code, download="download" in said, said=said)
@@ -161,20 +163,18 @@ def spec_of(file: str | Path | None, settings: dict[str, Any], *, trust_code: bo
 
 
 def _said(key: str, value: Any) -> Any:
-    """Methods that were passed as classes or values, as an audit's file has them."""
-    if key not in TABLES:
-        return str(value) if isinstance(value, Path) else value
-    items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return [_method(key, item) for item in items]
-
-
-def _method(key: str, item: Any) -> Any:
-    if isinstance(item, Method):
-        TABLES[key].find(type(item))
-        return MethodSpec.of(item)
-    if isinstance(item, type):
-        return MethodSpec.of(TABLES[key].configure(item, {}))
-    return item
+    """A setting that was passed in Python as an audit's file has it."""
+    if key in TABLES:
+        return listed(key, value)
+    if key in FILES and not isinstance(value, str | Path):
+        raise SpecError(
+            f"audit: {key}: the path of a file",
+            got=a_kind(value),
+            do="save it with numpy.savez, or use Victim.from_features for arrays in memory",
+        )
+    if key == "budgets" and isinstance(value, Real):
+        return [value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _watching(progress: bool) -> Any:
