@@ -14,9 +14,12 @@ from typing import Any
 from foretaste.errors import SpecError
 from foretaste.method import Origin
 from foretaste.tables import look_up, unknown
-from foretaste.user_modules import cause, digest_of_source, file_of, load
+from foretaste.user_modules import cause, digest_of_class, digest_of_source, file_of, load
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_GIVEN: dict[str, type] = {}
+"""Classes that were passed in Python, by what names them since: one of a notebook or a function has no place to be
+imported from."""
 TAKEN = ("name", "code", "origin")
 """What a method says of itself beside its fields."""
 
@@ -58,7 +61,7 @@ def resolve(
         if name in places:
             return look_up(kind, places, name)
         if is_code(name):
-            found, reference = _from_code(kind, name, bases), name
+            found, reference = _GIVEN.get(name) or _from_code(kind, name, bases), name
         elif name.endswith(".py"):
             raise SpecError(f"{kind}: a class of {name}", got="the file alone", do=f"name it, as in {name}:Mine")
         else:
@@ -69,6 +72,7 @@ def resolve(
         return name
     else:
         found, reference = name, f"{name.__module__}:{name.__qualname__}"
+        _GIVEN[reference] = name
     _check(f"{kind} {reference}", found, [at(base) for base in bases])
     if found.name in {*places, *taken}:
         own = places.get(found.name, "another of Foretaste's")
@@ -169,12 +173,12 @@ def _check(what: str, found: Any, bases: list[Any]) -> None:
 
 
 def _origin(found: Any, reference: str) -> Origin:
-    module = import_module(found.__module__)
-    digest = digest_of_source(module)
+    module = sys.modules.get(found.__module__)
+    digest = ("" if module is None else digest_of_source(module)) or digest_of_class(found)
     if file_of(reference.rpartition(":")[0]) is not None:
         return Origin(reference, digest)
     place = f"{found.__module__}:{found.__qualname__}"
-    return Origin(reference, f"{place}@{digest}" if digest else place)
+    return Origin(reference, f"{place}@{digest}")
 
 
 def at(place: str) -> Any:

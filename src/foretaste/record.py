@@ -131,7 +131,7 @@ class TrialError(Part):
 
 
 class TrialRecord(Part):
-    """One line of record.jsonl."""
+    """One line of record.jsonl: a trial, or a failed one with its `error`. Absent is None; see `json_schema`."""
 
     format: Literal["foretaste.trial/1"] = FORMAT
     trial: str = Field(description="digest of the trial's spec: its identity")

@@ -48,7 +48,14 @@ class AuditResult:
         return [record for record in self.records if record.status == "failed"]
 
     def report(self, title: str = "") -> Path:
-        """Write report.html and report.md beside the record; the path of the page."""
+        """Write report.html and report.md beside the record; the path of the page.
+
+        Args:
+            title: of the page; none: one that names data and encoder.
+
+        Raises:
+            RecordError: the folder's record is gone or damaged.
+        """
         return write(self.folder, title=title)[0]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -125,6 +132,15 @@ def estimate(
     file: str | Path | None = None, *, trust_code: bool = False, progress: bool = True, **settings: Any
 ) -> Estimated:
     """What `audit` with the same arguments would do, and about how long it takes; nothing is attacked.
+
+    Args:
+        file: an audit as a YAML file; settings stand above what it says.
+        trust_code: run code that the file names; what is passed here is run anyway.
+        progress: draw bars in a terminal or a notebook, log lines elsewhere.
+        settings: keys of an audit, as for `audit`.
+
+    Returns:
+        The whole spec, how many trials, and about how many seconds, which are measured on the clean pipeline.
 
     Raises:
         ForetasteError: as `audit`.
