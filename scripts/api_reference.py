@@ -30,7 +30,7 @@ GROUPS = {
 HIDDEN = {"model_post_init", "model_config"}
 HEAD = """# The public names
 
-Made by `python -m scripts.api_reference` from signatures and docstrings; [python.md](python.md) shows how they are used.
+Made by `python -m scripts.api_reference` from signatures and docstrings; [python.md](python.md) shows them in use.
 `import foretaste as ft` gives all of them and loads none before it is used. [n, d] is a shape, shares are fractions.
 """
 

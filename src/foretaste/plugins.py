@@ -17,7 +17,7 @@ from foretaste.tables import look_up, unknown
 from foretaste.user_modules import cause, digest_of_class, digest_of_source, file_of, load
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_GIVEN: dict[str, type] = {}
+_GIVEN: dict[str, Any] = {}
 """Classes that were passed in Python, by what names them since: one of a notebook or a function has no place to be
 imported from."""
 TAKEN = ("name", "code", "origin")

@@ -48,3 +48,14 @@ def test_a_wrong_output_and_a_hidden_one_are_found() -> None:
         execute("```python\nprint(3)\n```\n\n```text\n4\n```\n", "page", {})
     with pytest.raises(AssertionError, match="does not show"):
         execute("```python\nprint(3)\n```\n", "page", {})
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (found,) = blocks(text)
+    assert len([line for line in found[1].splitlines() if line and not line.startswith("import")]) <= 10
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(found[1], "README.md", "exec"), {"__name__": "notebook"})
+    assert printed.getvalue().rstrip().endswith("demo/report.html") and (tmp_path / "demo" / "report.html").is_file()
