@@ -86,7 +86,11 @@ class Crafted:
 
     @property
     def y(self) -> Tensor:
-        """Labels that the poison carries, int64 [m]."""
+        """Labels that the poison carries, int64 [m].
+
+        Raises:
+            SpecError: it is no poison of training rows; so for `z` and `base`.
+        """
         return self._poisoning.y
 
     @property
@@ -106,7 +110,11 @@ class Crafted:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Of an edited encoder: its complete state dict."""
+        """Of an edited encoder: its complete state dict, name -> tensor.
+
+        Raises:
+            SpecError: it is no edit of an encoder.
+        """
         if not isinstance(self.result, Corruption):
             raise SpecError("state: an edit of an encoder", got=f"what {self.attack.name} gives")
         return self.result.state

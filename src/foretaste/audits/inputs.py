@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from foretaste import probes as probe_table
+from foretaste.audits.methods import listed
 from foretaste.audits.parts import Note, divided_parts, embed_parts, feature_parts
 from foretaste.audits.setting import Setting
 from foretaste.audits.spec import AuditSpec
@@ -70,7 +71,7 @@ def load_setting(spec: AuditSpec) -> Setting:
 
 
 def setting_of_features(
-    train: FeatureSet, given: dict[str, FeatureSet], *, probes: Sequence[str] = ("exact",), ridge: float = 1e-3
+    train: FeatureSet, given: dict[str, FeatureSet], *, probes: Any = ("exact",), ridge: float = 1e-3
 ) -> Setting:
     """What a victim on features in memory stands on; parts that are not given are split off the training rows.
 
@@ -86,7 +87,7 @@ def setting_of_features(
     """
     for part in given.values():
         check_same(train, part)
-    spec = AuditSpec.make({"features": "features", "probes": list(probes), "ridge": ridge}, "victim")
+    spec = AuditSpec.make({"features": "features", "probes": listed("probes", probes), "ridge": ridge}, "victim")
     parts = divided_parts(train, given, spec.split)
     return Setting(parts, configured_probes(spec), spec.ridge, make_runtime("cpu"))
 
