@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "foretaste"
 # Each room may use those further down; rooms of one line do not know each other.
 LAYERS = (
     ("cli",),
-    ("sweep",),
-    ("audit",),
+    ("testing",),
+    ("api",),
+    ("audits",),
     ("attacks", "defences", "probes"),
     ("pretrain",),
     ("features",),
@@ -22,19 +23,22 @@ LAYERS = (
     ("encoders", "data"),
     ("images", "runtime"),
     ("statistics",),
-    ("record", "method", "tables", "progress"),
+    ("progress", "plugins"),
+    ("record", "method", "tables", "user_modules"),
     ("entries",),
-    ("errors",),
+    ("errors", "version"),
 )
-# A second staircase from the command line down to the records, without torch.
+# A second staircase from the command line and the public functions down to the records, without torch.
 PAPER = (
     ("cli",),
+    ("api",),
     ("studies",),
     ("report",),
     ("statistics",),
-    ("record", "method", "tables", "progress"),
+    ("progress",),
+    ("record", "method", "tables"),
     ("entries",),
-    ("errors",),
+    ("errors", "version"),
 )
 DOOR = "foretaste"
 """The package's own `__init__`: it names what is public, lazily, and everybody may ask it for the version."""

@@ -7,6 +7,7 @@ python -m scripts.results --check    exit code 1 if one is not what the records 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from foretaste.studies.page import page_of
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results"
+CODE = re.compile(r"\.py:\w")
+"""Code that a plan names, which runs only for somebody who says so."""
 PAGE = FOLDER / "audits.md"
 SHOWN = ("Verdict", "Labelled rows", "Encoder weights")
 LONG = 60  # tables of more lines (single pairs) stay in the record's own report
@@ -86,9 +89,10 @@ def study(name: str) -> str:
     folder = ROOT / "records" / name
     first = read(next(iter(sorted(folder.glob("*/record.jsonl")))))[0]
     machine, versions = first.machine, first.versions
-    notes = folder / "notes.md"
+    notes, plan = folder / "notes.md", (folder / "study.yaml").read_text(encoding="utf-8")
+    trust = " --trust-code" if CODE.search(plan) else ""
     lines = [
-        f"Command: `foretaste reproduce {name} --plan records/{name}/study.yaml --out again`. "
+        f"Command: `foretaste reproduce {name} --plan records/{name}/study.yaml --out again{trust}`. "
         f"Machine: {machine.get('cpu', '')}, {machine.get('cores', '')} cores; "
         + ", ".join(f"{key} {value}" for key, value in versions.items())
         + ".",

@@ -71,7 +71,7 @@ class Nameless(Filter):
 
 
 class Loud(Nameless):
-    name = "Loud Filter"
+    name = "loud filter"
 
 
 class Ours(Nameless):
@@ -175,6 +175,17 @@ def test_a_file_runs_once_and_again_when_it_was_edited(mine: Path) -> None:
     assert not list(mine.parent.glob("__pycache__")), "no bytecode beside the user's file"
 
 
+def test_a_file_that_brings_a_class_of_its_neighbour(mine: Path) -> None:
+    Path("neighbour_of_brings.py").write_text(FILE.replace("my-flip", "their-flip"))
+    Path("brings.py").write_text("from neighbour_of_brings import Mine\n")
+    code = attacks.find("brings.py:Mine")().entry()["code"]
+    digests = [
+        hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16] for name in ("brings.py", "neighbour_of_brings.py")
+    ]
+    assert code == f"{digests[0]}+neighbour_of_brings:Mine@{digests[1]}"
+    del sys.modules["neighbour_of_brings"]
+
+
 def test_a_class_in_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "their_methods"
     package.mkdir()
@@ -244,7 +255,7 @@ def test_a_child_of_a_plug_in_is_not_its_parent(mine: Path) -> None:
         ),
         (attacks.find, "mine.py:Unfinished", "a class with the methods of its base; got no poison"),
         (defences.find, "mine.py:Nameless", "a class attribute `name` in small letters, digits and hyphens; got none"),
-        (defences.find, "mine.py:Loud", "hyphens; got 'Loud Filter'"),
+        (defences.find, "mine.py:Loud", "hyphens; got 'loud filter'"),
         (attacks.find, "mine.py:Again", "a name that is not one of ours; got 'label-flip', as foretaste.attacks."),
         (defences.find, "mine.py:Ours", "got 'dpa', as foretaste.defences.certified.dpa:DPA is called"),
         (lambda name: defences.find(name, "filter"), "mine.py:Ours", "got 'dpa', as another of Foretaste's is called"),
@@ -315,7 +326,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "broken = their_poisons.broken:Mine\ntwice = their_poisons:Mine\n"
         "[foretaste.defences]\nmy-filter = their_poisons:Sphere2\n"
         "[foretaste.probes]\nmy-probe = their_poisons:Nearest\n",
-        "more_poisons": "[foretaste.attacks]\ntwice = their_poisons:Unfinished\n",
+        "more_poisons": "[foretaste.attacks]\ntwice = their_poisons:Unfinished\n"
+        "[foretaste.defences]\nmy-filter = their_poisons:Sphere2\n",
     }.items():
         info = folder / f"{name}-1.0.dist-info"
         info.mkdir(parents=True)
@@ -352,7 +364,7 @@ def test_list_shows_installed_plug_ins_and_imports_none(package: Path, capsys: p
     text = capsys.readouterr().out
     assert "attacks of installed packages\n" in text and "\n  my-flip  their_poisons:Mine of their-poisons\n" in text
     assert "\n  exact    their_poisons:Mine of their-poisons; not used, the name is ours\n" in text
-    assert "defences of installed packages\n  my-filter  their_poisons:Sphere2 of their-poisons\n" in text
+    assert "defences of installed packages\n  my-filter  their_poisons:Sphere2 of " in text
     assert "their_poisons" not in sys.modules
     for name, flag in {"my-flip": "--strength", "my-filter": "--power", "my-probe": "--shrink"}.items():
         assert command("list", name) == 0

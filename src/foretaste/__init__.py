@@ -24,6 +24,9 @@ _PLACES = {
     "list_attacks": "api.listing",
     "list_defences": "api.listing",
     "list_probes": "api.listing",
+    "pretrain_encoder": "api.encoders",
+    "repair_encoder": "api.encoders",
+    "scan_encoder": "api.encoders",
     "read_records": "record",
     # What one has.
     "AuditResult": "api.audit",
@@ -81,6 +84,9 @@ if TYPE_CHECKING:
     from foretaste.api.audit import AuditResult as AuditResult
     from foretaste.api.audit import audit as audit
     from foretaste.api.audit import estimate as estimate
+    from foretaste.api.encoders import pretrain_encoder as pretrain_encoder
+    from foretaste.api.encoders import repair_encoder as repair_encoder
+    from foretaste.api.encoders import scan_encoder as scan_encoder
     from foretaste.api.evaluate import Comparison as Comparison
     from foretaste.api.evaluate import compare as compare
     from foretaste.api.evaluate import evaluate as evaluate

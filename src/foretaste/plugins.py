@@ -66,8 +66,6 @@ def resolve(
             raise SpecError(f"{kind}: a class of {name}", got="the file alone", do=f"name it, as in {name}:Mine")
         else:
             found, reference = _from_entry_point(kind, group, name, places), name
-    elif not hasattr(name, "__qualname__"):
-        raise SpecError(f"{kind}: a name, a class or a configured value", got=f"a {type(name).__name__}")
     elif f"{name.__module__}:{name.__qualname__}" in places.values():
         return name
     else:
@@ -175,10 +173,13 @@ def _check(what: str, found: Any, bases: list[Any]) -> None:
 def _origin(found: Any, reference: str) -> Origin:
     module = sys.modules.get(found.__module__)
     digest = ("" if module is None else digest_of_source(module)) or digest_of_class(found)
-    if file_of(reference.rpartition(":")[0]) is not None:
-        return Origin(reference, digest)
-    place = f"{found.__module__}:{found.__qualname__}"
-    return Origin(reference, f"{place}@{digest}")
+    code = f"{found.__module__}:{found.__qualname__}@{digest}"
+    path = reference.rpartition(":")[0]
+    if file_of(path) is None:
+        return Origin(reference, code)
+    named = load(path, reference, SpecError)  # executed before, and not again
+    own = digest_of_source(named)
+    return Origin(reference, own if named is module else f"{own}+{code}")
 
 
 def at(place: str) -> Any:

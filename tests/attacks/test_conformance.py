@@ -27,7 +27,7 @@ from foretaste.images import Images, digest_rows
 from foretaste.method import since
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime, digest_tensors
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 SMALL: dict[str, list[dict[str, Any]]] = {
     "label-flip": [{}, {"labels": "least-likely"}],

@@ -19,11 +19,11 @@ def test_arrays_become_tensors_of_the_dtypes_that_the_referee_asks_for() -> None
     assert made.y.dtype == made.base.dtype == torch.int64 and made.y.tolist() == [1, 0, 2]
     assert made.z is not None and made.z.dtype == torch.float32 and made.z.tolist() == z.tolist()
     assert made.pixels is None and made.constraint == "box" and made.limits == {"reach": 1.0} and not made.replaces
-    z[:] = -1
-    assert float(made.z.min()) == 0, "a copy: what the attack does with its array later changes nothing"
-    pixels = np.zeros((3, 3, 2, 2), dtype=np.uint8)[::-1]
-    images = Poisoning(y=Y, base=BASE, pixels=pixels).pixels
-    assert images is not None and images.dtype == torch.uint8
+    pixels = np.zeros((3, 3, 2, 2), dtype=np.uint8)
+    images, mirrored = (Poisoning(y=Y, base=BASE, pixels=given).pixels for given in (pixels, pixels[::-1]))
+    assert images is not None and mirrored is not None and images.dtype == mirrored.dtype == torch.uint8
+    pixels[:] = 7
+    assert int(images.max()) == 0, "a copy: what the attack does with its array later changes nothing"
 
 
 def test_tensors_and_numbers_of_another_kind_stay_for_the_referee_to_refuse() -> None:

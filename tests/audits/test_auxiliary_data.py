@@ -14,9 +14,9 @@ from foretaste import attacks
 from foretaste.attacks.knowledge import EditProblem
 from foretaste.attacks.results import Corruption
 from foretaste.audits.auxiliary_data import open_shadow
-from foretaste.audits.drawn import ShadowSpec
 from foretaste.audits.grid import plan
 from foretaste.audits.prepare import prepare
+from foretaste.audits.spec_parts import ShadowSpec
 from foretaste.errors import SpecError
 from tests.audits.audit_fixture import audit, feature_audit
 from tests.audits.steered_fixture import ByHeart, steer

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from foretaste.audits.artifacts import png
-from foretaste.audits.attacker import AttackerSpec
 from foretaste.audits.grid import plan
 from foretaste.audits.prepare import PreparedAudit, prepare
 from foretaste.audits.spec import AuditSpec
+from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.errors import SpecError
 from foretaste.record import TrialRecord, read
 from foretaste.report import render

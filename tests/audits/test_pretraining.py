@@ -13,11 +13,11 @@ import yaml
 from foretaste.audits import threats
 from foretaste.audits.auxiliary_data import budgeted, open_pool
 from foretaste.audits.cost import estimate_seconds
-from foretaste.audits.drawn import PretrainingSpec
 from foretaste.audits.grid import configured, plan
 from foretaste.audits.prepare import prepare
 from foretaste.audits.runner import run
 from foretaste.audits.spec import AuditSpec
+from foretaste.audits.spec_parts import PretrainingSpec
 from foretaste.errors import BudgetError, SpecError
 from foretaste.features.embed import embed
 from foretaste.pretrain.continued import continued

@@ -75,7 +75,9 @@ def test_values_that_are_none_are_left_to_the_spec(key: str, value: Any) -> None
     assert untrusted_code({key: value}) == []
 
 
-@pytest.mark.parametrize("reference", ["digits-simclr", "resnet18-small", "timm:resnet18", "x.safetensors", "a.py:b"])
+@pytest.mark.parametrize(
+    "reference", ["digits-simclr", "resnet18-small", "timm:resnet18", "x.safetensors", "a.py:b.safetensors", "a.py:b"]
+)
 def test_what_names_code_is_what_would_run_it(reference: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
 

@@ -15,8 +15,8 @@ from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import save_encoder
-from tests import scans_fixture as toy
 from tests.audits.audit_fixture import command
+from tests.defences import scans_fixture as toy
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -132,13 +132,12 @@ def test_without_clean_encoders_scores_and_a_note(tmp_path: Path, capsys: pytest
 
 @pytest.mark.usefixtures("files")
 def test_by_default_all_scans_that_have_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
-    from foretaste.audits.scan_once import Request
-    from foretaste.cli.scan import _chosen
+    from foretaste.audits.scan_once import Request, scans_of
 
     spec = EncoderSpec(reference="net.py:make")
     some = Request(spec, data="images.npz")
-    assert [one.name for one in _chosen(None, some)] == ["decree", "weight-statistics"]
-    assert [one.name for one in _chosen(None, Request(spec, data="images.npz", reference=Path("a"), other=spec))] == [
+    assert [one.name for one in scans_of(None, some)] == ["decree", "weight-statistics"]
+    assert [one.name for one in scans_of(None, Request(spec, data="images.npz", reference=Path("a"), other=spec))] == [
         *("drift", "decree", "neighbours", "weight-statistics"),
     ]
     assert scan("--encoder", "net.py:make", "--scans", "weight-statistics", "--null", "null") == 0  # no image needed

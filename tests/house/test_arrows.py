@@ -8,14 +8,6 @@ import pytest
 from scripts import house
 
 MOST_LINES = 400
-KNOWN: set[frozenset[str]] = {
-    frozenset({"foretaste.attacks.weights.pacl", "foretaste.attacks.weights.pacl_descent"}),
-    frozenset(
-        f"foretaste.audit.{name}"
-        for name in ("behind", "certifying", "encoder_defences", "pipeline", "retrain", "screening")
-    ),
-}
-"""Circles that are still there: who opens one takes it out. To be empty in the end, and to stay so."""
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +15,8 @@ def files() -> dict[str, Path]:
     return house.sources()
 
 
-def test_circles_are_those_that_are_known(files: dict[str, Path]) -> None:
-    found = house.circles(house.arrows(files))
-    assert found == KNOWN, [sorted(circle) for circle in found ^ KNOWN]
+def test_no_files_import_each_other_in_a_circle(files: dict[str, Path]) -> None:
+    assert [sorted(circle) for circle in house.circles(house.arrows(files))] == []
 
 
 def test_no_arrow_points_upwards(files: dict[str, Path]) -> None:
@@ -62,21 +53,21 @@ def planted(folder: Path, **texts: str) -> dict[str, set[str]]:
         "from foretaste.audits.two import name",
         "from . import two",
         "from .two import name",
-        "from ..audit import two",
+        "from ..audits import two",
         "def inside():\n    from foretaste.audits.two import name",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from foretaste.audits.two import name",
     ],
 )
 def test_every_way_to_import_is_an_arrow(text: str, tmp_path: Path) -> None:
-    graph = planted(tmp_path, audit__one=text, audit__two="", audit__three="from foretaste.audits.one import name")
+    graph = planted(tmp_path, audits__one=text, audits__two="", audits__three="from foretaste.audits.one import name")
     assert graph["foretaste.audits.one"] == {"foretaste.audits.two"}
     assert not house.circles(graph)
 
 
 def test_a_circle_is_found_however_long_and_apart_from_what_leads_to_it(tmp_path: Path) -> None:
-    chain = {f"audit__m{n}": f"from foretaste.audits.m{(n + 1) % 4} import name" for n in range(4)}
+    chain = {f"audits__m{n}": f"from foretaste.audits.m{(n + 1) % 4} import name" for n in range(4)}
     graph = planted(
-        tmp_path, **chain, audit__above="import foretaste.audit.m0", errors="", record="import foretaste.errors"
+        tmp_path, **chain, audits__above="import foretaste.audits.m0", errors="", record="import foretaste.errors"
     )
     assert house.circles(graph) == {frozenset(f"foretaste.audits.m{n}" for n in range(4))}
 
@@ -87,13 +78,13 @@ def test_a_circle_is_found_however_long_and_apart_from_what_leads_to_it(tmp_path
         ("heads__a", "features__b", True),
         ("defences__a", "attacks__b", True),
         ("attacks__a", "defences__b", True),
-        ("audit__a", "report__b", True),
+        ("audits__a", "report__b", True),
         ("report__a", "runtime", True),
         ("record", "statistics", True),
         ("features__a", "heads__b", False),
         ("report__a", "record", False),
         ("cli__a", "report__b", False),
-        ("audit__a", "errors", False),
+        ("audits__a", "errors", False),
         ("somewhere__a", "errors", True),
     ],
 )

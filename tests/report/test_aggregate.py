@@ -31,15 +31,14 @@ def trial(attack: str = "exact", seed: int = 0, right: Any = None, **fields: Any
     if right is not None:
         fields["predictions"] = {"exact": pack_labels(guess(right))}
         fields["scores"] = {"exact": ProbeScores(clean=wilson(32, 40), poisoned=wilson(int(np.sum(right)), 40))}
-    number = fields.pop("number", 0)
     return planted.trial(attack=attack, seed=seed, command="", **{"threat": "labelled", **fields}).model_copy(
-        update={"trial": f"{attack}{seed}{number}{fields.get('budget')}{fields.get('variant')}"}
+        update={"trial": f"{attack}{seed}{fields.get('budget')}{fields.get('variant')}"}
     )
 
 
-def twin(seed: int = 0, number: int = 0) -> TrialRecord:
-    found = trial("none", seed, np.arange(40) < 32, threat="clean", number=number, truth=pack_labels(LABELS))
-    return found.model_copy(update={"scores": {"exact": ProbeScores(clean=wilson(32, 40))}})
+def twin(seed: int = 0, right: int = 32) -> TrialRecord:
+    found = trial("none", seed, np.arange(40) < right, threat="clean", truth=pack_labels(LABELS))
+    return found.model_copy(update={"scores": {"exact": ProbeScores(clean=wilson(right, 40))}})
 
 
 def target(together: int = 1, *, counts: bool = True) -> TargetScores:
@@ -143,7 +142,13 @@ def test_a_mean_as_wide_as_its_trials_does_not_shrink_with_their_number() -> Non
 
 
 def test_the_least_is_the_first_of_equal_ones() -> None:
-    found = [(estimate(0.5), "a"), (None, "b"), (estimate(0.3), "c"), (estimate(0.3, 0.0), "d")]
+    found = [
+        (estimate(0.5), "a"),
+        (None, "b"),
+        (estimate(0.3), "c"),
+        (estimate(0.3, 0.0), "d"),
+        (estimate(0.4, 0.9), "e"),
+    ]
     least = aggregate.lowest(found)
     assert least is not None
     assert least[1] == "c"
@@ -181,6 +186,22 @@ def test_each_seed_is_paired_with_its_twin_and_the_mean_is_over_seeds() -> None:
     assert (cell.clean.value, cell.poisoned.value) == pytest.approx((32 / 40, 22 / 40))
     assert cell.change.value == pytest.approx(-10 / 40)
     assert cell.poisoned.low == pytest.approx(32 / 40 + cell.change.low)
+
+
+def test_a_seed_without_a_twin_of_its_own_has_the_first_one() -> None:
+    trials = [trial(seed=s, right=np.arange(40) < 20) for s in (0, 1, 2)]
+    cell, _ = pair(trials, "exact", Twins([twin(0), twin(1, 36)]))
+    assert cell.change.value == pytest.approx((20 - 32 + 20 - 36 + 20 - 32) / 3 / 40)
+
+
+def test_a_countermeasure_that_changes_the_clean_rows_is_not_paired_with_the_clean_probe() -> None:
+    key, one = "exact, clipped", trial(right=np.arange(40) < 20)
+    for clean, change in ((32, -12 / 40), (30, -10 / 40)):
+        scores = {key: ProbeScores(clean=wilson(clean, 40), poisoned=wilson(20, 40))}
+        clipped = one.model_copy(update={"scores": scores, "predictions": {key: one.predictions["exact"]}})
+        cell, _ = pair([clipped], key, Twins([twin()]))
+        assert cell.change.value == pytest.approx(change)
+        assert cell.change.method.startswith("paired" if clean == 32 else "bootstrap over trials")
 
 
 def test_a_score_that_its_predictions_contradict_is_pointed_out_and_not_used() -> None:

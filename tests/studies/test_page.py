@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,17 @@ def test_no_study(tmp_path: Path) -> None:
         write_study(tmp_path)
     done = CliRunner().invoke(app, ["reproduce", "nonsense"])
     assert done.exit_code != 0
+
+
+def test_plans_and_pages_need_no_torch() -> None:
+    program = (
+        "import sys\n"
+        "from foretaste.studies import page, spec\n"
+        "spec.Study.read(page.Path(page.__file__).with_name('pacl.yaml'))\n"
+        "print(sorted({'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'foretaste.audits'} & set(sys.modules)))\n"
+    )
+    source = Path(write_study.__code__.co_filename).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(source)}
+    )
+    assert done.stdout.strip() == "[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -12,12 +13,14 @@ from foretaste.api.checks import a_budget, a_kind, a_victim, a_whole, one_of
 from foretaste.attacks.base import Attack, PretrainingAttack, RowAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import require_replaceable
 from foretaste.audits.adaptive import named_defence, named_encoder_defence
-from foretaste.audits.attacker import AttackerSpec
+from foretaste.audits.attack_once import attack_once
+from foretaste.audits.attack_request import Request
 from foretaste.audits.crafted import Crafted, Order, craft
 from foretaste.audits.grid import on_features
 from foretaste.audits.inputs import silent
 from foretaste.audits.knowledge import AttackerView, know
-from foretaste.audits.spec import MethodSpec
+from foretaste.audits.methods import configured
+from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.audits.victim import Victim
 from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
@@ -76,34 +79,32 @@ def attack(
     for name, images in (("shadow", shadow), ("pool", pool)):
         if not isinstance(images, Images | None):
             raise SpecError(f"{name}: foretaste.Images", got=a_kind(images))
-    method = configured(attack, fields)
+    method: Attack = configured(table, attack, fields)
     _fits(method, victim, budget, target, wanted, pool)
     pairs = () if target is None or wanted is None else (pair_of(victim, target, wanted),)
     view = _view(victim, attacker, shadow, pool)
     order = Order(budget, seed, pairs, references)
-    if not progress:
-        return craft(method, victim.setting, view, order)
-    with Following(Console(stderr=True), method.name) as following:
+    with Following(Console(stderr=True, quiet=not progress), method.name) as following:
         return craft(method, victim.setting, view, order, following.step)
 
 
-def configured(attack: str | type[Attack] | Attack, fields: dict[str, Any]) -> Attack:
-    """An attack as it was named, with its fields.
+def attack_to_file(attack: Attack, request: Request, out: Path, *, progress: bool = True) -> list[str]:
+    """Run one attack on files, let the referee look, and write the result, whole or not at all.
+
+    Args:
+        attack: configured.
+        request: what it is run on; see the flags of `foretaste attack`.
+        out: .npz of poison, or .safetensors of an edited encoder.
+        progress: draw a bar in a terminal or a notebook.
+
+    Returns:
+        Lines that say what it did.
 
     Raises:
-        SpecError: no such attack or field; or fields beside a configured value.
+        ForetasteError: bad input, an attack that failed, or one that broke its promise.
     """
-    if isinstance(attack, Attack):
-        if fields:
-            raise SpecError(
-                "attack: fields beside a name or a class", got=f"a configured {attack.name}", do="set them there"
-            )
-        table.find(type(attack))
-        return attack
-    if isinstance(attack, str):
-        said = MethodSpec.parse(attack)
-        return table.configure(said.name, {**said.fields, **fields})
-    return table.configure(attack, fields)
+    with Following(Console(stderr=True, quiet=not progress), attack.name) as following:
+        return attack_once(attack, request, out, following.step)
 
 
 def pair_of(victim: Victim, target: int, wanted: int | str) -> tuple[int, int]:

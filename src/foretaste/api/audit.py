@@ -13,7 +13,8 @@ from rich.console import Console
 from foretaste.api.checks import a_kind
 from foretaste.audits import trust
 from foretaste.audits.cost import estimate_seconds
-from foretaste.audits.grid import configured, plan
+from foretaste.audits.grid import configured as configured_attacks
+from foretaste.audits.grid import plan
 from foretaste.audits.methods import TABLES, listed
 from foretaste.audits.prepare import prepare
 from foretaste.audits.runner import Silent, Watcher, run
@@ -22,6 +23,7 @@ from foretaste.errors import SpecError
 from foretaste.progress import AuditProgress
 from foretaste.record import TrialRecord
 from foretaste.report import write
+from foretaste.runtime import fixed_threads
 
 if TYPE_CHECKING:
     import pandas
@@ -157,8 +159,8 @@ def run_spec(spec: AuditSpec, out: Path, only: str | None = None, *, progress: b
 
 def estimate_spec(spec: AuditSpec, *, progress: bool = True) -> Estimated:
     """`estimate` of a spec that was read already."""
-    configured(spec)
-    with _watching(progress) as watcher:
+    configured_attacks(spec)
+    with _watching(progress) as watcher, fixed_threads():
         prepared = prepare(spec, watcher.stage)
         trials = plan(prepared)
         return Estimated(prepared.spec, len(trials), estimate_seconds(prepared, trials))

@@ -18,6 +18,7 @@ from foretaste.audits.evaluators.filters import FilterEvaluator
 from foretaste.audits.evaluators.guards import GuardEvaluator
 from foretaste.audits.evaluators.repairs import RepairEvaluator
 from foretaste.audits.evaluators.scans import NullEncoders, ScanEvaluator
+from foretaste.audits.methods import configured
 from foretaste.audits.metrics import compare_predictions, target_scores
 from foretaste.audits.scan_once import null_files
 from foretaste.audits.spec import MethodSpec
@@ -33,6 +34,7 @@ from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
 from foretaste.method import Method
 from foretaste.record import CertifiedScores, Estimate, Guarded, ProbeScores, Repaired, Scanned, Screening, TargetScores
+from foretaste.runtime import fixed_threads
 
 Entry = Screening | CertifiedScores | Repaired | Guarded | Scanned
 
@@ -71,6 +73,7 @@ class Comparison:
         return next(iter(self.probes.values()))
 
 
+@fixed_threads()
 def compare(
     victim: Victim, attacked: Victim, *, target: int | None = None, wanted: int | str | None = None
 ) -> Comparison:
@@ -103,6 +106,7 @@ def compare(
     return Comparison(probes, None if pair is None else target_scores(attacked, victim, pair))
 
 
+@fixed_threads()
 def evaluate(
     defence: str | type[Method] | Method,
     victim: Victim,
@@ -153,7 +157,7 @@ def evaluate(
     if baseline is not None:
         _same_rows(a_victim("evaluate: baseline", baseline, clean=True), victim)
     seed = a_whole("seed", seed, 0)
-    method = _configured(defence, fields)
+    method: Method = configured(table, defence, fields)
     if victim.setting.images is None and isinstance(method, tuple(OF_ENCODERS.values())):
         raise SpecError(
             "a defence of the training rows, since the victim has no encoder",
@@ -170,22 +174,6 @@ def evaluate(
     (entries,) = evaluator.findings(victim, found, beside, case).entries.values()
     entry: Entry = entries[MethodSpec.key_of(method)]
     return entry
-
-
-def _configured(defence: str | type[Method] | Method, fields: dict[str, Any]) -> Method:
-    if isinstance(defence, Method):
-        if fields:
-            raise SpecError(
-                "evaluate: fields beside a name or a class", got=f"a configured {defence.name}", do="set them there"
-            )
-        table.find(type(defence))
-        return defence
-    if isinstance(defence, str):
-        said = MethodSpec.parse(defence)
-        found: Method = table.configure(said.name, {**said.fields, **fields})
-        return found
-    made: Method = table.configure(defence, fields)
-    return made
 
 
 def _evaluator(method: Method, victim: Victim, other: Encoder | None, null: str | Path | None) -> Evaluator[Any, Any]:

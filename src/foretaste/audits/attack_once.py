@@ -23,8 +23,6 @@ from foretaste.audits.referee import judge, require
 from foretaste.data import file_of
 from foretaste.errors import SpecError
 
-__all__ = ["Request", "attack_once"]
-
 
 def attack_once(method: Attack, request: Request, out: Path, progress: Progress) -> list[str]:
     """Run the attack, let the referee look, and write the result, whole or not at all.

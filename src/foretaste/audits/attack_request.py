@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.audits.auxiliary_data import open_pool
 from foretaste.audits.crafted import Order
-from foretaste.audits.drawn import PretrainingSpec
 from foretaste.audits.knowledge import AttackerView
 from foretaste.audits.setting import Setting
+from foretaste.audits.spec_parts import PretrainingSpec
 from foretaste.data import SplitSpec, load, split, whole
 from foretaste.data.split import Split
 from foretaste.encoders.base import Encoder

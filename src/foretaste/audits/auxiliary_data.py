@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foretaste.attacks.budget import share_of
-from foretaste.audits.drawn import DrawnSpec, PretrainingSpec, ShadowSpec
+from foretaste.audits.spec_parts import DrawnSpec, PretrainingSpec, ShadowSpec
 from foretaste.data import load
 from foretaste.errors import BudgetError, DataError, SpecError
 from foretaste.images import Images

@@ -28,6 +28,7 @@ from foretaste.defences.certified.base import CertifiedHead
 from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
 from foretaste.record import Ledger
+from foretaste.runtime import fixed_threads
 
 Result = Poisoning | Corruption | PretrainingPoison
 Made = TypeVar("Made", Poisoning, Corruption, PretrainingPoison)
@@ -131,6 +132,7 @@ class Crafted:
         return f"Crafted({self.attack!r}{budget}, seed={asked.seed}{pairs})"
 
 
+@fixed_threads()
 def craft(attack: Attack, setting: Setting, view: AttackerView, order: Order, progress: Progress = quiet) -> Crafted:
     """Mount an attack on what it is to know.
 

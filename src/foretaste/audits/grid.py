@@ -11,12 +11,12 @@ from foretaste import attacks as table
 from foretaste.attacks.base import Attack, LabelledAttack, PretrainingAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import poisoned_rows, require_replaceable
 from foretaste.audits.adaptive import named_defence, named_encoder_defence
-from foretaste.audits.attacker import AttackerSpec
 from foretaste.audits.auxiliary_data import budgeted
 from foretaste.audits.defender import require_useful
 from foretaste.audits.inputs import configured_probes
 from foretaste.audits.prepare import PreparedAudit
 from foretaste.audits.spec import AuditSpec, Group, MethodSpec, TrialSpec
+from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.errors import SpecError
 from foretaste.pretrain.simclr import SimCLR
 from foretaste.probes.base import ImageProbe

@@ -11,15 +11,12 @@ from foretaste.audits.parts import Note, divided_parts, embed_parts, feature_par
 from foretaste.audits.setting import Setting
 from foretaste.audits.spec import AuditSpec
 from foretaste.data import load, split
-from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
-from foretaste.features.embed import probe_precision
 from foretaste.features.file import FeatureSet, check_same
-from foretaste.images import Images
 from foretaste.probes.base import ImageProbe, Probe
-from foretaste.runtime import Runtime, make_runtime
+from foretaste.runtime import Runtime, make_runtime, plain_runtime
 
 PRECISIONS = {
     "float32": ("float32", False),
@@ -102,7 +99,7 @@ def embed_setting(spec: AuditSpec, setting: Setting, cache: FeatureCache, note: 
         SpecError: the attacker has no row.
         EncoderError: the encoder fails on an image.
     """
-    runtime = _resolve_precision(spec, setting.original, setting.split.train, setting.runtime)
+    runtime = _resolve_precision(spec, setting.runtime)
     parts = embed_parts(setting.split, setting.original, runtime, cache, note)
     return replace(setting, parts=parts, runtime=runtime)
 
@@ -111,9 +108,9 @@ def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str,
     return {"ridge": ridge, **fields} if name == "exact" else fields
 
 
-def _resolve_precision(spec: AuditSpec, encoder: Encoder, images: Images, runtime: Runtime) -> Runtime:
+def _resolve_precision(spec: AuditSpec, runtime: Runtime) -> Runtime:
     if spec.precision == "auto":
-        return probe_precision(encoder, images.pixels[:512], runtime)
+        return plain_runtime(runtime)
     precision, channels_last = PRECISIONS[spec.precision]
     return replace(runtime, precision=precision, channels_last=channels_last, reason="set in the spec")
 

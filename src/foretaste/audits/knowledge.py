@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from foretaste.attacks.knowledge import Knowledge
-from foretaste.audits.attacker import AttackerSpec
 from foretaste.audits.parts import Note
 from foretaste.audits.run_cache import RunCache
 from foretaste.audits.setting import Setting
+from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.data.split import stratified
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build

@@ -8,7 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from foretaste.audits.spec import MethodSpec
 from foretaste.data import SplitSpec, load, whole
+from foretaste.defences import DEFENCES, configure
 from foretaste.defences.scans.base import Finding, Scan, Scene
 from foretaste.defences.scans.calibrate import verdict
 from foretaste.defences.scans.changes import require_same_tensors
@@ -66,6 +68,22 @@ class Request:
 def applicable(request: Request, needs: Sequence[str]) -> bool:
     """Whether all that a scan needs was passed."""
     return all(getattr(request, need) is not None for need in needs)
+
+
+def scans_of(said: Sequence[str | Scan] | None, request: Request) -> list[Scan]:
+    """The scans that were named, with their fields, or all whose needs are there.
+
+    Raises:
+        SpecError: no such scan or field; or none was named, and there is no image to look at.
+    """
+    if said is not None:
+        named = [one if isinstance(one, Scan) else MethodSpec.parse(one) for one in said]
+        return [one if isinstance(one, Scan) else configure(one.name, one.fields, "scan") for one in named]
+    if request.data is None:
+        expected = "--data: images to look at (a name of foretaste list, FILE.npz or a folder)"
+        raise SpecError(expected, got="none", do="pass it, or --scans weight-statistics, which needs no image")
+    every = [configure(name, {}, "scan") for name, entry in DEFENCES.items() if entry.kind == "scan"]
+    return [one for one in every if applicable(request, one.needs)]
 
 
 def run(request: Request, scans: Sequence[Scan], runtime: Runtime, watch: Watch = silent) -> ScanReport:

@@ -8,9 +8,15 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from foretaste.audits.attacker import AttackerSpec
-from foretaste.audits.drawn import PretrainingSpec, ShadowSpec
-from foretaste.audits.options import COUNTERMEASURES, DEFAULT_COUNTERMEASURES, chosen_countermeasures, typed_value
+from foretaste.audits.spec_parts import (
+    COUNTERMEASURES,
+    DEFAULT_COUNTERMEASURES,
+    AttackerSpec,
+    PretrainingSpec,
+    ShadowSpec,
+    chosen_countermeasures,
+    typed_value,
+)
 from foretaste.data import SplitSpec
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError

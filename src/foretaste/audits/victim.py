@@ -34,6 +34,7 @@ from foretaste.heads.fit import LinearHead, fit_head
 from foretaste.method import Method
 from foretaste.probes.base import FittedProbe
 from foretaste.record import Estimate
+from foretaste.runtime import fixed_threads
 from foretaste.statistics import wilson
 
 Methods = str | type[Method] | Method | Sequence[str | type[Method] | Method]
@@ -71,6 +72,7 @@ class Victim:
         return cls(setting, clean_rows(setting), setting.test.z, setting.encoder)
 
     @classmethod
+    @fixed_threads()
     def from_features(
         cls,
         X: Array,
@@ -119,6 +121,7 @@ class Victim:
         return cls.clean(setting_of_features(own, given, probes=probes, ridge=ridge)).ready()
 
     @classmethod
+    @fixed_threads()
     def from_data(cls, data: str | Path = "digits", encoder: Any = None, **settings: Any) -> Victim:
         """A victim on images, as `foretaste audit --data DATA --encoder ENCODER` makes it.
 
@@ -166,18 +169,21 @@ class Victim:
         )
 
     @cached_property
+    @fixed_threads()
     def fitted(self) -> dict[str, FittedProbe]:
         """The probes fitted on the training rows, by key, the headline first."""
         own = self.setting
         return fit_probes(own.probes, self.train, own.classes, self.seed, own.runtime, self.encoder)
 
     @cached_property
+    @fixed_threads()
     def predictions(self) -> dict[str, Tensor]:
         """Of the fitted probes on the test rows, int64 [k] by key."""
         images = self.setting.images
         return predict(self.setting.probes, self.fitted, self.test_z, None if images is None else images.test.pixels)
 
     @cached_property
+    @fixed_threads()
     def head(self) -> LinearHead:
         """The exact head on the training rows."""
         return fit_head(self.train.z, self.train.y, self.setting.classes, self.setting.ridge)
@@ -209,6 +215,7 @@ class Victim:
             raise SpecError("a victim with an encoder", got="one on features", do="use Victim.from_data")
         return self.encoder
 
+    @fixed_threads()
     def predict(self, pixels: Tensor) -> dict[str, Tensor]:
         """What the probes say of images uint8 [k, 3, H, W], int64 [k] by key.
 
@@ -219,6 +226,7 @@ class Victim:
         z = embed(self.used_encoder, pixels, self.setting.runtime)
         return predict(self.setting.probes, self.fitted, z, pixels)
 
+    @fixed_threads()
     def poisoned_by(self, poison: Crafted) -> Victim:
         """The victim with the poison among its training rows, its probes fitted anew; the referee looks first.
 
@@ -232,6 +240,7 @@ class Victim:
         result = self._passed(poison, Poisoning, "rows of the training data", "edited_by")
         return self.poisoned(result, poison.order.seed)
 
+    @fixed_threads()
     def edited_by(self, edit: Crafted) -> Victim:
         """The victim behind the edited encoder, its probes fitted anew; the referee looks first.
 

@@ -50,13 +50,11 @@ def attack(
     that each poison started from, and replaces, which is true where the poison stands in the place of those rows. An
     attack on the weights writes a complete encoder file, one on pre-training images an npz of images x.
     """
-    from rich.console import Console
-
     from foretaste import attacks
+    from foretaste.api.attack import attack_to_file
     from foretaste.attacks.base import PretrainingAttack
-    from foretaste.audits.attack_once import Request, attack_once
-    from foretaste.audits.drawn import PretrainingSpec
-    from foretaste.progress import Following
+    from foretaste.audits.attack_request import Request
+    from foretaste.audits.spec_parts import PretrainingSpec
 
     method = attacks.configure(name, common.extra_fields(context.args, f"attack {name}"))
     said = flags.values_of(
@@ -88,9 +86,7 @@ def attack(
         split=common.split_spec(shares),
         device=device or "auto",
     )
-    with Following(Console(stderr=True), name) as following:
-        lines = attack_once(method, request, out, following.step)
-    print("\n".join([*lines, f"wrote {out}"]))
+    print("\n".join([*attack_to_file(method, request, out), f"wrote {out}"]))
 
 
 def _encoder(chosen: dict[str, Any], data: str | None) -> dict[str, Any] | None:

@@ -60,37 +60,24 @@ def audit(
 
 
 def _show_plan(spec: AuditSpec) -> None:
-    from rich.console import Console
+    from foretaste.api.audit import estimate_spec
+    from foretaste.progress import duration
 
-    from foretaste.audits.cost import estimate_seconds
-    from foretaste.audits.grid import configured, plan
-    from foretaste.audits.prepare import prepare
-    from foretaste.progress import AuditProgress, duration
-
-    configured(spec)
-    with AuditProgress(Console(stderr=True)) as progress:
-        prepared = prepare(spec, progress.stage)
-        trials = plan(prepared)
-        seconds = estimate_seconds(prepared, trials)
-    print(prepared.spec.to_yaml(), end="")
-    print(f"# {len(trials)} trials, about {duration(seconds)} on this machine")
+    found = estimate_spec(spec)
+    print(found.spec.to_yaml(), end="")
+    print(f"# {found.trials} trials, about {duration(found.seconds)} on this machine")
 
 
 def _run(spec: AuditSpec, out: Path, only: str | None) -> None:
-    from rich.console import Console
+    from foretaste.api.audit import run_spec
 
-    from foretaste.audits.runner import run
-    from foretaste.progress import AuditProgress
-    from foretaste.report import write
-
-    with AuditProgress(Console(stderr=True)) as progress:
-        outcome = run(spec, out, progress, only)
-    page, text = write(out)
-    print(_verdict(text))
+    result = run_spec(spec, out, only)
+    page = result.report()
+    print(_verdict(page.with_suffix(".md")))
     print(f"\nreport: {page}")
-    if outcome.failures:
+    if result.failures:
         print(
-            f"foretaste: {len(outcome.failures)} of {len(outcome.records)} trials failed; the report says why, "
+            f"foretaste: {len(result.failures)} of {len(result.records)} trials failed; the report says why, "
             "and the same command tries them again.",
             file=sys.stderr,
         )

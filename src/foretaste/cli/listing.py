@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from foretaste import attacks, defences, plugins, pretrain, probes
 from foretaste.attacks import ATTACKS
-from foretaste.audits.options import COUNTERMEASURES
+from foretaste.audits.spec_parts import COUNTERMEASURES
 from foretaste.data.sources import SOURCES
 from foretaste.defences import DEFENCES
 from foretaste.encoders import ARCHITECTURES

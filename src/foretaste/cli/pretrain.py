@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,38 +34,25 @@ def pretrain(
 
     It sees the rows of a data set that are not test rows. The same command continues a run that was interrupted.
     """
-    from rich.console import Console
+    from foretaste.api.encoders import pretrain_encoder
 
-    from foretaste import pretrain as table
-    from foretaste.data import load, whole
-    from foretaste.pretrain.run import run
-    from foretaste.progress import Following
-    from foretaste.runtime import make_runtime, training_runtime
-
-    fields = common.extra_fields(context.args, "pretrain")
-    chosen = table.find(method).configure(**fields)
-    runtime = training_runtime(make_runtime(device or "auto", threads), precision)
-    spec = common.split_spec(flags.values_of({"split_seed": split_seed, "limit": limit}).get("split", {}))
-    images, _ = whole(load(data, data_dir=data_dir, download=download), spec)
-    words = ["foretaste", "pretrain", "--data", data, "--arch", arch, "--method", method, "--seed", str(seed)]
-    words += ["--width", str(width)] if width is not None else []
-    words += [word for key, value in fields.items() for word in (f"--{key.replace('_', '-')}", value)]
-    words += ["--precision", runtime.precision]
-    words += ["--threads", str(threads)] if threads is not None else []
-    words += ["--licence", licence] if licence else []
-    words += ["--out", out.name]
-    with Following(Console(stderr=True), f"pretrain {arch}") as following:
-        card = run(
-            images,
-            arch,
-            width,
-            chosen,
-            seed,
-            runtime,
-            out,
-            lambda done, total, loss: following.step(done, total, f"loss {loss:.3f}"),
-            command=shlex.join(words),
-            licence=licence,
-            overwrite=overwrite,
-        )
+    fields: dict[str, Any] = {**common.extra_fields(context.args, "pretrain")}
+    rows = common.split_spec(flags.values_of({"split_seed": split_seed, "limit": limit}).get("split", {}))
+    card = pretrain_encoder(
+        data,
+        out,
+        arch=arch,
+        width=width,
+        method=method,
+        data_dir=data_dir,
+        download=download,
+        split=rows,
+        seed=seed,
+        precision=precision,
+        device=device or "auto",
+        threads=threads,
+        licence=licence,
+        overwrite=overwrite,
+        **fields,
+    ).card
     print(f"wrote {out}: {card.architecture}, {card.d} features, {card.source}")

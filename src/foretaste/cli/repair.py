@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from foretaste.cli import common, flags, shared
-from foretaste.errors import SpecError
 
 
 def repair(
@@ -40,59 +38,33 @@ def repair(
 
     It sees the rows of a data set that are not test rows; they must be clean. The suspect's file stays as it is.
     """
-    from rich.console import Console
-
     from foretaste import defences
-    from foretaste.audits.repair_once import NO_IMAGES, check_out, run
-    from foretaste.data import load, whole
-    from foretaste.progress import Following
-    from foretaste.runtime import make_runtime, training_runtime
+    from foretaste.api.encoders import repair_encoder
 
-    fields = common.extra_fields(context.args, f"repair {name}")
-    method = defences.configure(name, fields, "repair")
-    check_out(out)
+    fields: dict[str, Any] = {**common.extra_fields(context.args, f"repair {name}")}
+    method = defences.find(name, "repair")
     # Without --encoder the file itself has to say what it is.
     reference, weights = (encoder, suspect) if encoder else (str(suspect), None)
     said = flags.values_of(
         {"encoder": reference, "weights": weights, "width": width, "mean": mean, "std": std, "input_size": input_size}
         | {"split_seed": split_seed, "limit": limit}
     )
-    spec, rows = _spec(said["encoder"]), common.split_spec(said.get("split", {}))
-    runtime = training_runtime(make_runtime(device or "auto", threads), precision)
-    if method.least and data is None:
-        raise SpecError(
-            "--data: clean images of your own", got="none", do=f"{name} needs {method.least} or more of them; pass some"
-        )
-    clean = whole(load(data, data_dir=data_dir, download=download), rows)[0] if method.least and data else NO_IMAGES
-    words = ["foretaste", "repair", name, suspect.name, *(["--encoder", encoder] if encoder else [])]
-    words += ["--seed", str(seed), "--precision", runtime.precision]
-    words += ["--data", data] if method.least and data else []
-    words += [word for key, value in fields.items() for word in (f"--{key.replace('_', '-')}", value)]
-    with Following(Console(stderr=True), f"repair {name}") as following:
-        card = run(
-            method,
-            spec,
-            clean,
-            seed,
-            runtime,
-            out,
-            lambda done, total, loss: following.step(done, total, f"loss {loss:.3f}"),
-            command=shlex.join([*words, "--out", out.name]),
-        )
-    labels = "with their labels" if method.supervised else "without labels"
-    used = f"{len(clean)} rows of {clean.name} that are not test rows, {labels}" if method.least else "none"
-    print(f"clean data used: {used}")
+    rows = common.split_spec(said.get("split", {}))
+    made = repair_encoder(
+        method,
+        said["encoder"],
+        out,
+        data=data,
+        data_dir=data_dir,
+        download=download,
+        split=rows,
+        seed=seed,
+        precision=precision,
+        device=device or "auto",
+        threads=threads,
+        **fields,
+    )
+    card = made.card
+    print(f"clean data used: {made.data}")
     print(card.source.rpartition("; ")[2])
     print(f"wrote {out}: {card.architecture}, {card.d} features, sha256 {card.sha256[:12]}")
-
-
-def _spec(values: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    from foretaste.encoders.spec import EncoderSpec
-    from foretaste.method import describe
-
-    try:
-        return EncoderSpec.model_validate(values)
-    except ValidationError as error:
-        raise SpecError("--encoder and its flags: an encoder", got=describe(error)) from None

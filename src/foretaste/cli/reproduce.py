@@ -30,13 +30,9 @@ def reproduce(
 
     The same command continues a study that was interrupted. Exit code 1: some trial failed (it is in its record).
     """
-    from rich.console import Console
-
+    from foretaste.api.audit import AuditResult, run_spec
     from foretaste.audits import trust
-    from foretaste.audits.runner import Outcome, run
     from foretaste.errors import SpecError
-    from foretaste.progress import AuditProgress
-    from foretaste.report import write
     from foretaste.studies import page
     from foretaste.studies.spec import Study
 
@@ -52,15 +48,14 @@ def reproduce(
     folder = out or Path(name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / page.FILE).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    outcomes: list[Outcome] = []
+    results: list[AuditResult] = []
     for part, spec in audits.items():
-        print(f"audit {part} ({len(outcomes) + 1} of {len(audits)})", file=sys.stderr)
-        with AuditProgress(Console(stderr=True)) as progress:
-            outcomes.append(run(spec, folder / part, progress))
-        write(folder / part)
+        print(f"audit {part} ({len(results) + 1} of {len(audits)})", file=sys.stderr)
+        results.append(run_spec(spec, folder / part))
+        results[-1].report()
     for path in page.write_study(folder):
         print(path)
-    failed = sum(len(outcome.failures) for outcome in outcomes)
+    failed = sum(len(result.failures) for result in results)
     if failed:
         print(f"foretaste: {failed} trials failed; the same command tries them again.", file=sys.stderr)
         raise typer.Exit(1)

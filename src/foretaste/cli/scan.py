@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from foretaste.cli import common, flags, shared
 from foretaste.errors import SpecError
-
-if TYPE_CHECKING:
-    from foretaste.audits.scan_once import Request
-    from foretaste.defences.scans.base import Scan
-    from foretaste.encoders.spec import EncoderSpec
 
 
 def scan(
@@ -52,10 +47,8 @@ def scan(
     """
     from rich.console import Console
 
-    from foretaste.audits.scan_once import Request, run
+    from foretaste.api.encoders import scan_encoder
     from foretaste.cli.scan_table import show
-    from foretaste.progress import Following
-    from foretaste.runtime import make_runtime
 
     if part not in ("test", "train"):
         raise SpecError("--part: test or train", got=repr(part))
@@ -66,60 +59,26 @@ def scan(
         {"encoder": encoder or str(suspect), "width": width, "mean": mean, "std": std, "input_size": input_size}
         | {"other": other, "other_weights": other_weights, "split_seed": split_seed, "limit": limit}
     )
-    request = Request(
-        suspect=_spec(
-            "the suspect, --encoder and its flags", **said["encoder"], weights=None if encoder is None else suspect
-        ),
+    report = scan_encoder(
+        {**said["encoder"], "weights": None if encoder is None else suspect},
+        scans=None if scans is None else [word for word in scans.split(",") if word],
         reference=reference,
-        other=_spec("--other", **said["other"]) if "other" in said else None,
+        other=said.get("other"),
         null=null,
         data=data,
         data_dir=data_dir,
         download=download,
-        part=_part(part),
+        part="train" if part == "train" else "test",
         split=common.split_spec(said.get("split", {})),
         seed=seed,
+        device=device or "auto",
+        threads=threads,
     )
-    chosen = _chosen(scans, request)
-    with Following(Console(stderr=True), "scan") as following:
-        report = run(request, chosen, make_runtime(device or "auto", threads), following.step)
     if out is not None:
         _write(out, report.model_dump_json(indent=2) + "\n")
     show(report, Console(), top)
     if out is not None:
         print(f"wrote {out}")
-
-
-def _spec(what: str, **values: object) -> EncoderSpec:
-    from pydantic import ValidationError
-
-    from foretaste.encoders.spec import EncoderSpec
-    from foretaste.method import describe
-
-    try:
-        return EncoderSpec.model_validate(values)
-    except ValidationError as error:
-        raise SpecError(f"{what}: an encoder", got=describe(error)) from None
-
-
-def _part(text: str) -> Literal["test", "train"]:
-    return "train" if text == "train" else "test"
-
-
-def _chosen(text: str | None, request: Request) -> list[Scan]:
-    """The scans that were named, or all whose needs are there."""
-    from foretaste.audits.scan_once import applicable
-    from foretaste.audits.spec import MethodSpec
-    from foretaste.defences import DEFENCES, configure
-
-    if text is not None:
-        named = [MethodSpec.parse(word) for word in text.split(",") if word]
-        return [configure(method.name, method.fields, "scan") for method in named]
-    if request.data is None:
-        expected = "--data: images to look at (a name of foretaste list, FILE.npz or a folder)"
-        raise SpecError(expected, got="none", do="pass it, or --scans weight-statistics, which needs no image")
-    every = [configure(name, {}, "scan") for name, entry in DEFENCES.items() if entry.kind == "scan"]
-    return [one for one in every if applicable(request, one.needs)]
 
 
 def _write(path: Path, text: str) -> None:

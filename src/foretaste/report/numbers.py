@@ -31,6 +31,11 @@ def share(estimate: Estimate) -> str:
     return f"{percent(estimate.value, 0)} % {interval(estimate, 0)}"
 
 
+def outcomes(estimate: Estimate) -> str:
+    """`3 of 20`, of a share of a few outcomes."""
+    return f"{round(estimate.value * estimate.n)} of {estimate.n}"
+
+
 def change_interval(estimate: Estimate) -> str:
     """`[−10.0, −8.2]`, in percentage points."""
     return f"[{points(estimate.low)}, {points(estimate.high)}]"

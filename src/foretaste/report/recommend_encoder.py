@@ -21,8 +21,6 @@ from foretaste.report.verdict import RECOMMENDATION, Sentence
 
 SHOWN = 5
 """Attacks of a threat that have sentences of their own; all are in the tables."""
-EVENTS = {"weights": "edit", "targeted": "attack", "pretraining": "run"}
-"""What a scan sees once, by threat."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _repairs(ground: Ground, clean: TrialRecord | None) -> Sentence | None:
 
 
 def _scans(ground: Ground) -> Sentence | None:
-    event = EVENTS[ground.threat.key]
+    event = ground.threat.event
 
     def judge(row: PairRow, key: str) -> tuple[tuple[float, ...], str] | None:
         given = [one for one in row.pairs if key in one.scanned and not one.scanned[key].error]

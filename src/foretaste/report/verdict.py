@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretaste.report.aggregate import Cell, lowest
-from foretaste.report.numbers import accuracy, budget, change_interval, count, interval, percent, points, share
+from foretaste.report.numbers import (
+    accuracy,
+    budget,
+    change_interval,
+    count,
+    interval,
+    outcomes,
+    percent,
+    points,
+    share,
+)
 from foretaste.report.summary import PairRow, Row, Summary
 from foretaste.report.threats import THREATS, Threat
 
@@ -108,19 +118,6 @@ def _cost(row: Row, cell: Cell) -> Sentence:
     return Sentence(LABELLED, claim, basis)
 
 
-STEERED = {
-    "weights": ("editing the encoder", "on the encoder's weights", "edited encoder", "the clean encoder"),
-    "targeted": ("poisoned rows", "on the labelled rows", "poisoned head", "the clean head"),
-    "pretraining": (
-        "poisoned pre-training images",
-        "on the pre-training images",
-        "poisoned pre-training run",
-        "the encoder that went on learning without poison",
-    ),
-}
-"""By threat: by what, where, over what its accuracy is a mean, and what it is compared with."""
-
-
 def _steering(summary: Summary) -> list[Sentence]:
     lines = [] if summary.weights else [Sentence(WEIGHTS, "No attack on the encoder's weights was part of this audit")]
     lines += [_steered(threat, row) for threat in THREATS for row in threat.rows(summary)]
@@ -138,19 +135,20 @@ def _references(summary: Summary) -> str:
 
 
 def _steered(threat: Threat, row: PairRow) -> Sentence:
-    topic, (means, where, unit, twin) = threat.title, STEERED[threat.key]
     if not row.pairs:
         failed = count(row.failed, "trial")
-        return Sentence(topic, f"{threat.named(row)} {where} gave no result, so nothing follows: {failed} failed")
+        return Sentence(
+            threat.title, f"{threat.named(row)} {threat.where} gave no result, so nothing follows: {failed} failed"
+        )
     if row.success is None:
         return Sentence(
-            topic,
+            threat.title,
             f"None of the {count(len(row.pairs), row.noun)} of {threat.named(row)} is eligible, so no success "
             "rate can be given: the clean pipeline has to get the image right, and the wanted class has to be another",
         )
     amount = f"{budget(row.budget)} of " if threat.share else ""
     steered = f"{row.successes} of {count(row.success.n, row.noun)} ({share(row.success)})"
-    claim = f"{steered} could be steered by {amount}{means}"
+    claim = f"{steered} could be steered by {amount}{threat.means}"
     basis = row.name
     if change := next(iter(row.changes.values()), None):
         if change.value <= 0:
@@ -158,11 +156,11 @@ def _steered(threat: Threat, row: PairRow) -> Sentence:
             claim += f", at {cost[0]} points of accuracy [{cost[1]}, {cost[2]}]"
         else:
             claim += f", with accuracy moving by {points(change.value)} points {change_interval(change)}"
-        basis += f"; accuracy over {count(row.runs, unit)}" + (f", n = {change.n} test rows" if row.runs == 1 else "")
+        basis += f"; accuracy over {count(row.runs, threat.unit)}"
+        basis += f", n = {change.n} test rows" if row.runs == 1 else ""
     if row.base:
-        before = f"{round(row.base.value * row.base.n)} of {row.base.n}"
-        basis += f"; {twin} already gave the wanted class for {before}"
-    return Sentence(topic, claim, basis)
+        basis += f"; {threat.twin} already gave the wanted class for {outcomes(row.base)}"
+    return Sentence(threat.title, claim, basis)
 
 
 def _yardsticks(summary: Summary) -> Sentence:

@@ -16,7 +16,7 @@ import numpy as np
 
 from foretaste import statistics
 from foretaste.record import Estimate, TrialRecord, read
-from foretaste.report.aggregate import failure, grouped
+from foretaste.report.aggregate import failure, grouped, headline
 from foretaste.report.numbers import accuracy, budget, label, moved, percent, points
 from foretaste.report.summary import pair_row
 from foretaste.studies.claims import Claim, table
@@ -177,7 +177,7 @@ def _steering(part: Part, variant: str, trials: list[TrialRecord], counted: list
     row, first = pair_row(trials, counted), counted[0]
     assert row.collateral is not None  # some trial counts, and each has it
     targets = [trial.target for trial in counted if trial.target]
-    heads = [next(iter(trial.scores.values())) for trial in counted]
+    heads = [head for trial in counted if (head := headline(trial))]
     changes = [head.poisoned.value - head.clean.value for head in heads if head.poisoned]
     return Steering(
         question=part.question,

@@ -16,9 +16,9 @@ from sklearn.neighbors import NearestCentroid
 from foretaste.audits.evaluators.base import Case
 from foretaste.audits.evaluators.preprocessing import CLIPS, FILTERS, Outcome, spare_classes
 from foretaste.audits.grid import plan
-from foretaste.audits.options import COUNTERMEASURES, chosen_countermeasures
 from foretaste.audits.prepare import PreparedAudit, prepare
 from foretaste.audits.spec import AuditSpec
+from foretaste.audits.spec_parts import COUNTERMEASURES, chosen_countermeasures
 from foretaste.audits.training import TrainingSet
 from foretaste.errors import SpecError
 from foretaste.features.embed import embed

@@ -30,7 +30,7 @@ from foretaste.errors import DataError, EncoderError, SpecError, WeightsError
 from foretaste.features.embed import embed
 from foretaste.heads.fit import fit_head
 from foretaste.runtime import Runtime, digest_tensors
-from tests.weights_fixture import encoder_of, tinted
+from tests.attacks.weights_fixture import encoder_of, tinted
 
 CPU = Runtime()
 CLEAN, HELD_OUT = tinted(64, "owner"), tinted(60, "held out")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from foretaste.record import TrialRecord
-from foretaste.report.aggregate import keys_of
+from foretaste.report.aggregate import grouped, keys_of
 from foretaste.report.numbers import budget, duration, label, percent, where
 from foretaste.report.summary import Summary
 from foretaste.report.tables import NONE, Line, Table
@@ -39,15 +41,11 @@ def cost(summary: Summary) -> Table:
 
 def referee(summary: Summary) -> Table:
     """What the referee recomputed, per attack: passed of all, with one finding as an example."""
-    found: dict[tuple[str, str], list[tuple[bool, str]]] = {}
-    for trial in summary.records:
-        name = label(trial.attack, trial.variant)
-        for item in trial.referee:
-            found.setdefault((name, item.name), []).append((item.ok, item.found))
+    found = [(label(trial.attack, trial.variant), check) for trial in summary.records for check in trial.referee]
     lines = []
-    for (name, check), results in found.items():
-        example = min(results)[1]  # a failed one first
-        lines.append(Line([name, check, f"{sum(ok for ok, _ in results)} of {len(results)}", example]))
+    for (name, check), results in grouped(found, lambda one: (one[0], one[1].name)).items():
+        example = min((one.ok, one.found) for _, one in results)[1]  # a failed one first
+        lines.append(Line([name, check, f"{sum(one.ok for _, one in results)} of {len(results)}", example]))
     return Table(
         "referee",
         "What the referee recomputed from the poison itself, not from what the attack says",
@@ -67,14 +65,8 @@ def ledgers(summary: Summary) -> Table:
         moving = [ledger.objective for ledger in kept if ledger.objective]
         first, last = (sum(values[end] for values in moving) / max(len(moving), 1) for end in (0, -1))
         objective = f"{kept[0].objective_name or 'objective'} {first:.4g} → {last:.4g}" if moving else NONE
-        residuals: dict[str, float] = {}
-        figures: dict[str, list[float]] = {}
-        for ledger in kept:
-            for key, value in ledger.residuals.items():
-                residuals[key] = max(value, residuals.get(key, value))
-            for key, value in ledger.figures.items():
-                figures.setdefault(key, []).append(value)
-        worst = "; ".join(f"{key} {value:.2g}" for key, value in residuals.items()) or NONE
+        residuals, figures = _by_key(one.residuals for one in kept), _by_key(one.figures for one in kept)
+        worst = "; ".join(f"{key} {max(values):.2g}" for key, values in residuals.items()) or NONE
         means = "; ".join(f"{key} {sum(values) / len(values):.4g}" for key, values in figures.items()) or NONE
         changed = f"{sum(len(ledger.changed) for ledger in kept) / len(kept):,.0f}"
         lines.append(Line([name, share, objective, worst, means, changed]))
@@ -142,6 +134,11 @@ def cards(summary: Summary) -> list[Table]:
     tables.append(_facts("machine", "Machine", _values([trial.machine for trial in summary.records])))
     tables.append(_facts("versions", "Versions", _values([trial.versions for trial in summary.records])))
     return [table for table in tables if table.lines]
+
+
+def _by_key(found: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+    groups = grouped((item for one in found for item in one.items()), lambda item: item[0])
+    return {key: [value for _, value in items] for key, items in groups.items()}
 
 
 Group = tuple[str, str, list[TrialRecord]]

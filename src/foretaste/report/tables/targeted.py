@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from foretaste.record import Estimate, TrialRecord
-from foretaste.report.aggregate import keys_of
-from foretaste.report.numbers import accuracy, budget, class_name, moved, percent, share
+from foretaste.report.aggregate import headline, keys_of
+from foretaste.report.numbers import accuracy, budget, class_name, moved, outcomes, percent, share
 from foretaste.report.summary import PairRow, Score
 from foretaste.report.tables import NONE, Line, Table
 from foretaste.report.threats import Threat
@@ -66,8 +66,8 @@ def _caption(threat: Threat, wide: bool, *, marked: bool) -> str:
         "trigger, with the attack and before; mean over pairs."
     )
     return (
-        f"{threat.how}. Eligible: {threat.twin} gets the image right and the wanted class is another. Share: of the "
-        f"eligible pairs, with Wilson's 95 % interval. Had it before: pairs to which {threat.twin} already gave the "
+        f"{threat.how}. Eligible: {threat.clean} gets the image right and the wanted class is another. Share: of the "
+        f"eligible pairs, with Wilson's 95 % interval. Had it before: pairs to which {threat.clean} already gave the "
         "wanted class. Accuracy change (points) and collateral (share of the other test predictions that changed): "
         f"mean over pairs, bootstrap over pairs.{budgets}{more if wide else ''}"
         f"{by_trigger if marked else ''}"
@@ -121,7 +121,7 @@ def pairs(threat: Threat, rows: list[PairRow]) -> Table:
 
 
 def _pair(threat: Threat, name: str, trial: TrialRecord) -> Line:
-    target, score = trial.target, next(iter(trial.scores.values()), None)
+    target, score = trial.target, headline(trial)
     if target is None:
         return Line([name], [trial.command])
     classes = (target.true_class, target.target_class, target.clean_prediction, target.poisoned_prediction)
@@ -144,7 +144,7 @@ def _pair(threat: Threat, name: str, trial: TrialRecord) -> Line:
 def _counts(score: Score) -> list[str]:
     """Eligible, steered, share with its interval, and base rate."""
     success = share(score.success) if score.success else NONE
-    base = f"{round(score.base.value * score.base.n)} of {score.base.n}" if score.base else NONE
+    base = outcomes(score.base) if score.base else NONE
     return [f"{score.eligible:,}", f"{score.successes:,}", success, base]
 
 
