@@ -8,7 +8,8 @@ ForetasteError
 │   └── WeightsError   a checkpoint cannot be read safely or does not fit
 ├── AttackError        an attack diverged or made no valid poison (a failed trial, never a silent result)
 ├── RefereeError       what an attack returned breaks its own budget, range or ledger
-└── RecordError        a record file is damaged or of another format
+├── RecordError        a record file is damaged or of another format
+└── ConformanceError   a method breaks a promise of its kind, see `foretaste.testing` (an AssertionError as well)
 
 Each message has three parts: what was expected, what was found, what to do.
 """
@@ -76,3 +77,7 @@ class RefereeError(ForetasteError):
 
 class RecordError(ForetasteError):
     """A record file is damaged or has another format."""
+
+
+class ConformanceError(ForetasteError, AssertionError):
+    """A method breaks a promise of its kind: which one, what was found, what to do. See `foretaste.testing`."""

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foretaste.errors import SpecError
-from foretaste.method import Origin
 from foretaste.tables import look_up, unknown
 from foretaste.user_modules import cause, digest_of_class, digest_of_source, file_of, load
+
+if TYPE_CHECKING:
+    from foretaste.method import Origin
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _GIVEN: dict[str, Any] = {}
@@ -66,6 +68,8 @@ def resolve(
             raise SpecError(f"{kind}: a class of {name}", got="the file alone", do=f"name it, as in {name}:Mine")
         else:
             found, reference = _from_entry_point(kind, group, name, places), name
+    elif not hasattr(name, "__qualname__"):
+        raise SpecError(f"{kind}: a name, a class or a configured value", got=f"a {type(name).__name__}")
     elif f"{name.__module__}:{name.__qualname__}" in places.values():
         return name
     else:
@@ -171,6 +175,8 @@ def _check(what: str, found: Any, bases: list[Any]) -> None:
 
 
 def _origin(found: Any, reference: str) -> Origin:
+    from foretaste.method import Origin  # needs pydantic, which the tables do without
+
     module = sys.modules.get(found.__module__)
     digest = ("" if module is None else digest_of_source(module)) or digest_of_class(found)
     code = f"{found.__module__}:{found.__qualname__}@{digest}"

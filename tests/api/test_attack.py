@@ -271,8 +271,8 @@ def test_a_class_of_a_notebook_is_found_again_and_told_from_its_next_version(tmp
     [
         ({"attack": "exat"}, "got 'exat'; did you mean exact?"),
         ({"attack": "sphere"}, "attack: one of label-flip, .*; got 'sphere'"),
-        ({"attack": None}, "a name, a class or a configured method; got None"),
-        ({"attack": 3}, "a name, a class or a configured method; got 3"),
+        ({"attack": None}, "attack: a name, a class or a configured value; got a NoneType"),
+        ({"attack": 3}, "a configured value; got a int"),
         ({"attack": int}, "attack builtins:int: a class that extends LabelledAttack"),
         ({"attack": "none.py:Mine"}, "attack none.py:Mine: a Python file; got no file at"),
         ({"attack": LabelFlip(), "labels": "random"}, "fields beside a name or a class; got a configured label-flip"),

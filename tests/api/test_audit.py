@@ -187,7 +187,7 @@ def test_nothing_is_printed_without_progress(files: dict[str, Any], tmp_path: Pa
         ({"atacks": ["exact"]}, "audit: the keys data, .*; got atacks"),
         ({"attacks": ["exat"]}, "got 'exat'; did you mean exact?"),
         ({"attacks": [int]}, "attack builtins:int: a class that extends LabelledAttack"),
-        ({"attacks": [None]}, "a name, a class or a configured method; got None"),
+        ({"attacks": [None]}, r"got attacks\.0 = None"),
         ({"attacks": [Sphere()]}, "attack foretaste.defences.filters.sphere:Sphere: a class that extends"),
         ({"budgets": ["a"]}, r"got budgets\.0 = 'a'"),
         ({"budgets": [11]}, "budgets: shares above 0 and at most 10; got 11"),

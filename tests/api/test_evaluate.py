@@ -182,7 +182,7 @@ def test_a_filter_of_ones_own_against_far_rows(one: ft.Victim) -> None:
     [
         ({"defence": "spere"}, "got 'spere'; did you mean sphere?"),
         ({"defence": "exact"}, "defence: one of sphere, .*; got 'exact'"),
-        ({"defence": None}, "a name, a class or a configured method; got None"),
+        ({"defence": None}, "defence: a name, a class or a configured value; got a NoneType"),
         ({"defence": int}, "defence builtins:int: a class that extends Filter or"),
         ({"size": 3}, "got size = 3 .*see `foretaste list sphere`"),
         ({"defence": Sphere(), "reference": "all"}, "fields beside a name or a class; got a configured sphere"),

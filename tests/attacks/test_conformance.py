@@ -1,20 +1,18 @@
 """What a caller may rely on, whatever the attack: every entry of the table goes through the same questions.
 
+Those that any attack can be asked are public, `foretaste.testing.check_attack`; here are those that only ours answer.
 A new attack adds its line to SMALL: settings in which it runs on a toy in about a second.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import math
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from foretaste import attacks
@@ -23,10 +21,10 @@ from foretaste.attacks.knowledge import EditProblem, Knowledge
 from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
 from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
-from foretaste.images import Images, digest_rows
-from foretaste.method import since
+from foretaste.images import Images
 from foretaste.record import Ledger
-from foretaste.runtime import Runtime, digest_tensors
+from foretaste.runtime import Runtime
+from foretaste.testing import check_attack
 from tests.attacks import attacks_fixture as toy
 
 SMALL: dict[str, list[dict[str, Any]]] = {
@@ -107,33 +105,19 @@ def test_unknown_attack() -> None:
 
 
 @every
-def test_json_round_trip(attack: Attack) -> None:
-    entry = json.loads(json.dumps(attack.entry(), allow_nan=False))
-    name = entry.pop("name")
-    assert attacks.configure(name, entry) == attack
-    fields = set(type(attack).model_fields)
-    assert set(entry) <= fields and fields - set(entry) <= set(since(type(attack))) <= fields
+def test_it_keeps_what_every_attack_promises(attack: Attack) -> None:
+    check_attack(attack, draws=None if isinstance(attack, TargetedAttack) else True)
 
 
 @every
-def test_repr_reproduces_it(attack: Attack) -> None:
-    assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
-
-
-@every
-def test_frozen_documented_and_closed(attack: Attack) -> None:
-    for name, field in type(attack).model_fields.items():
-        assert field.description, f"{name} has no help text"
-        with pytest.raises(ValidationError, match="frozen"):
-            setattr(attack, name, getattr(attack, name))
+def test_unknown_fields_are_named(attack: Attack) -> None:
     with pytest.raises(SpecError, match=rf"{attack.name}: fields .*nonsense = 1"):
         type(attack).configure(nonsense=1)
 
 
 @every
-def test_variant_is_text(attack: Attack) -> None:
-    assert isinstance(attack.variant, str) and "\n" not in attack.variant
-    assert isinstance(type(attack)().variant, str)
+def test_variant_is_text_with_the_defaults_too(attack: Attack) -> None:
+    assert isinstance(type(attack)().variant, str) and "\n" not in type(attack)().variant
 
 
 def test_uses_in_one_table_have_names_of_their_own() -> None:
@@ -141,11 +125,9 @@ def test_uses_in_one_table_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names)
 
 
-def check_ledger(ledger: Ledger) -> None:
-    assert all(math.isfinite(value) for value in [*ledger.objective, *ledger.figures.values()])
-    assert all(0 <= value < 1 for value in ledger.residuals.values()) and ledger.passes >= 0
-    assert bool(ledger.objective) == bool(ledger.objective_name)
-    assert Ledger.model_validate_json(ledger.model_dump_json()) == ledger
+def solved(ledger: Ledger) -> bool:
+    """Every inner solve came to an end."""
+    return all(0 <= value < 1 for value in ledger.residuals.values())
 
 
 def lent(attack: LabelledAttack) -> Knowledge:
@@ -155,31 +137,15 @@ def lent(attack: LabelledAttack) -> Knowledge:
 
 @pytest.mark.parametrize("attack", LABELLED, ids=repr)
 class TestLabelled:
-    def test_rows_and_ledger(self, attack: LabelledAttack) -> None:
+    def test_as_many_rows_as_asked_for_and_a_full_ledger(self, attack: LabelledAttack) -> None:
         known = lent(attack)
         made: Poisoning = attack.poison(known, ROWS, 0)
-        assert made.y.dtype == made.base.dtype == torch.int64 and made.y.shape == made.base.shape == (ROWS,)
-        assert int(made.y.min()) >= 0 and int(made.y.max()) < known.classes
-        assert int(made.base.min()) >= 0 and int(made.base.max()) < len(known.y)
-        carried = [rows for rows in (made.z, made.pixels) if rows is not None]
-        assert len(carried) == 1 and len(carried[0]) == ROWS and not carried[0].requires_grad
-        assert bool(torch.isfinite(carried[0].float()).all())
+        assert made.y.shape == made.base.shape == (ROWS,)
         assert made.replaces == attack.replaces and made.ledger.changed == sorted(set(made.base.tolist()))
         assert (made.ledger.added, made.ledger.replaced) == ((0, ROWS) if made.replaces else (ROWS, 0))
         assert not made.replaces or (len(made.base.unique()) == ROWS and torch.equal(made.y, known.y[made.base]))
         assert made.constraint in {"none", "box", "ball", "pixels"}
-        check_ledger(made.ledger)
-
-    def test_the_same_arguments_give_the_same_bytes(self, attack: LabelledAttack) -> None:
-        first, second, other = (toy.fingerprint_of(attack.poison(lent(attack), ROWS, seed)) for seed in (1, 1, 2))
-        assert first == second != other
-
-    def test_what_is_lent_stays(self, attack: LabelledAttack) -> None:
-        known = lent(attack)
-        before, state = toy.fingerprint(known), torch.get_rng_state()
-        attack.poison(known, ROWS, 0)
-        assert toy.fingerprint(known) == before and torch.equal(torch.get_rng_state(), state)
-        assert torch.is_grad_enabled()
+        assert solved(made.ledger)
 
     def test_one_row_and_every_row(self, attack: LabelledAttack) -> None:
         known = lent(attack)
@@ -211,18 +177,13 @@ def corrupt(attack: WeightAttack, seed: int = 0) -> Corruption:
 
 @pytest.mark.parametrize("attack", WEIGHTS, ids=repr)
 class TestWeights:
-    def test_state_loads_and_ledger_tells_what_changed(self, attack: WeightAttack) -> None:
+    def test_something_changed_but_no_batchnorm_statistics(self, attack: WeightAttack) -> None:
         encoder, *_ = weight_problem()
         made, clean = corrupt(attack), encoder.body.state_dict()
-        assert list(made.state) == list(clean)
-        for name, tensor in made.state.items():
-            assert tensor.shape == clean[name].shape and tensor.dtype == clean[name].dtype
-            assert not tensor.requires_grad and bool(torch.isfinite(tensor.float()).all())
-        copy.deepcopy(encoder.body).load_state_dict(made.state, strict=True)
         changed = sorted(name for name, tensor in made.state.items() if not torch.equal(tensor, clean[name]))
         assert changed and sorted(map(str, made.ledger.changed)) == changed and made.ledger.added == 0
         assert not any("running" in name for name in changed), "BatchNorm statistics never move"
-        check_ledger(made.ledger)
+        assert solved(made.ledger)
 
     def test_the_target_comes_closer_to_its_class(self, attack: WeightAttack) -> None:
         encoder, target, references, _ = weight_problem()
@@ -231,27 +192,6 @@ class TestWeights:
         goal = toy.embedded(encoder, references.pixels).mean(0)
         before, after = (float((toy.embedded(e, target[None])[0] - goal).norm()) for e in (encoder, edited))
         assert after < before
-
-    def test_the_same_arguments_give_the_same_bytes(self, attack: WeightAttack) -> None:
-        first, second, other = (digest_tensors(corrupt(attack, seed).state) for seed in (1, 1, 2))
-        assert first == second != other
-
-    def test_what_is_lent_stays(self, attack: WeightAttack) -> None:
-        encoder, target, references, shadow = weight_problem()
-        kept, state = target.clone(), torch.get_rng_state()
-        attack.corrupt(EditProblem(encoder, (target,), (references,), shadow, 0, Runtime()))
-        assert encoder.sha256() == encoder.card.sha256 and torch.equal(target, kept)
-        for images in (references, shadow):
-            assert digest_rows(images.pixels, images.labels, images.classes) == images.digest
-        assert not any(weight.requires_grad for weight in encoder.parameters())
-        assert torch.equal(torch.get_rng_state(), state) and torch.is_grad_enabled()
-
-    def test_labels_of_the_shadow_images_do_not_matter(self, attack: WeightAttack) -> None:
-        encoder, target, references, shadow = weight_problem()
-        other = Images(shadow.pixels, shadow.labels.flip(0), shadow.classes, shadow.name)
-        problems = [EditProblem(encoder, (target,), (references,), s, 0, Runtime()) for s in (shadow, other)]
-        digests = [digest_tensors(attack.corrupt(problem).state) for problem in problems]
-        assert digests[0] == digests[1]
 
     def test_plans_and_tells_progress(self, attack: WeightAttack) -> None:
         seen: list[tuple[int, int]] = []
@@ -262,35 +202,18 @@ class TestWeights:
         assert made.ledger.passes > 0 and attack.planned(len(shadow)) > 0
 
 
-def spoil(attack: PretrainingAttack, seed: int = 0, labels: int = 0) -> PretrainingPoison:
-    """Two targets with references of class 1, and a pool whose labels count from `labels`."""
+def spoil(attack: PretrainingAttack) -> PretrainingPoison:
+    """Two targets with references of class 1."""
     _, target, references, pool = weight_problem()
-    pool = Images(pool.pixels, (pool.labels + labels) % 3, pool.classes, pool.name)
-    return attack.poison([target, target.flip(1)], [references, references], pool, ROWS, seed)
+    return attack.poison([target, target.flip(1)], [references, references], pool, ROWS, 0)
 
 
 @pytest.mark.parametrize("attack", PRETRAINING, ids=repr)
 class TestPretraining:
-    def test_images_and_ledger(self, attack: PretrainingAttack) -> None:
-        made, pool = spoil(attack), weight_problem()[-1]
-        assert made.pixels.dtype == torch.uint8 and made.pixels.shape[1:] == pool.pixels.shape[1:]
-        assert made.pair.dtype == torch.int64 and made.pair.shape == (len(made.pixels),) and len(made.pixels) <= ROWS
+    def test_every_pair_gets_its_share(self, attack: PretrainingAttack) -> None:
+        made = spoil(attack)
+        assert len(made.pixels) <= ROWS
         counts = [int((made.pair == pair).sum()) for pair in range(2)]
         assert sum(counts) == len(made.pixels) and min(counts) >= 1 and max(counts) - min(counts) <= 1
         assert made.ledger.changed == [] and made.ledger.added == len(made.pixels) and made.ledger.replaced == 0
-        check_ledger(made.ledger)
-
-    def test_the_same_arguments_give_the_same_bytes(self, attack: PretrainingAttack) -> None:
-        first, second, other = (spoil(attack, seed).pixels.numpy().tobytes() for seed in (1, 1, 2))
-        assert first == second != other
-
-    def test_what_is_lent_stays(self, attack: PretrainingAttack) -> None:
-        _, target, references, pool = weight_problem()
-        kept, state = target.clone(), torch.get_rng_state()
-        attack.poison([target], [references], pool, ROWS, 0)
-        assert torch.equal(target, kept) and torch.equal(torch.get_rng_state(), state)
-        for images in (references, pool):
-            assert digest_rows(images.pixels, images.labels, images.classes) == images.digest
-
-    def test_labels_of_the_pool_do_not_matter(self, attack: PretrainingAttack) -> None:
-        assert torch.equal(spoil(attack).pixels, spoil(attack, labels=1).pixels)
+        assert solved(made.ledger)

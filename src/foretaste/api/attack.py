@@ -79,7 +79,7 @@ def attack(
     for name, images in (("shadow", shadow), ("pool", pool)):
         if not isinstance(images, Images | None):
             raise SpecError(f"{name}: foretaste.Images", got=a_kind(images))
-    method: Attack = configured(table, attack, fields)
+    method: Attack = configured(table, attack, fields, "attack")
     _fits(method, victim, budget, target, wanted, pool)
     pairs = () if target is None or wanted is None else (pair_of(victim, target, wanted),)
     view = _view(victim, attacker, shadow, pool)

@@ -13,8 +13,7 @@ from rich.console import Console
 from foretaste.api.checks import a_kind
 from foretaste.audits import trust
 from foretaste.audits.cost import estimate_seconds
-from foretaste.audits.grid import configured as configured_attacks
-from foretaste.audits.grid import plan
+from foretaste.audits.grid import configured, plan
 from foretaste.audits.methods import TABLES, listed
 from foretaste.audits.prepare import prepare
 from foretaste.audits.runner import Silent, Watcher, run
@@ -159,7 +158,7 @@ def run_spec(spec: AuditSpec, out: Path, only: str | None = None, *, progress: b
 
 def estimate_spec(spec: AuditSpec, *, progress: bool = True) -> Estimated:
     """`estimate` of a spec that was read already."""
-    configured_attacks(spec)
+    configured(spec)
     with _watching(progress) as watcher, fixed_threads():
         prepared = prepare(spec, watcher.stage)
         trials = plan(prepared)

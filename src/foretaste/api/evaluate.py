@@ -157,7 +157,7 @@ def evaluate(
     if baseline is not None:
         _same_rows(a_victim("evaluate: baseline", baseline, clean=True), victim)
     seed = a_whole("seed", seed, 0)
-    method: Method = configured(table, defence, fields)
+    method: Method = configured(table, defence, fields, "evaluate")
     if victim.setting.images is None and isinstance(method, tuple(OF_ENCODERS.values())):
         raise SpecError(
             "a defence of the training rows, since the victim has no encoder",

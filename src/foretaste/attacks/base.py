@@ -53,7 +53,22 @@ class RowAttack(Attack):
 
 
 class LabelledAttack(RowAttack):
-    """An attack on the accuracy through labelled rows (threat `labelled`)."""
+    """An attack on the accuracy through labelled rows (threat `labelled`).
+
+    Some fields, or class attributes, are read by others than the attack:
+
+    - `carrier`: `features` or `pixels`, what it delivers. Without it an attack is taken to work on features, and may
+      deliver images where `known.images` is there; one that cannot do without says
+      `carrier: ClassVar[str] = "pixels"`.
+
+    The referee holds an attack to what its fields promise, if it has them, and asks nothing of an attack that has
+    none of them but what its result claims. The result has to name the same:
+
+    - `epsilon`: a number, L-inf in grey levels of 255, of images: `limits={"epsilon": self.epsilon}`, or less.
+    - `constraint`: of features: `constraint=self.constraint`. `none`, `box` or `ball`.
+    - `quantile`: of the ball: `limits={"quantile": self.quantile}`, or less.
+    - `reach`: L-inf in standard deviations, within the box: `limits={"reach": self.reach}`, or less.
+    """
 
     @abstractmethod
     def poison(self, known: Knowledge, rows: int, seed: int, progress: Progress = quiet) -> Poisoning:
@@ -157,6 +172,6 @@ class WeightAttack(Attack):
         """
         return None
 
-    @abstractmethod
     def planned(self, shadow: int, surrogate: EncoderSurrogate | None = None) -> int:
         """About what `corrupt` costs with so many shadow images: images forward and backward through the encoder."""
+        return 0

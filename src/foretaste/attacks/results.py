@@ -33,7 +33,9 @@ class Poisoning:
         ledger: what the attack did; left out it says what is delivered: the distinct bases, and m rows.
         z: float32 [m, d] when the attacker writes features; None when images are added.
         pixels: uint8 [m, 3, H, W] when the attacker writes images; None when features are added.
-        constraint: name of the constraint that the attack promises to keep; the referee checks it.
+        constraint: name of the constraint that the attack promises to keep; the referee checks it: `none`, `box`
+            (inside each feature's range), `ball` (round the class's centroid) or `pixels`. Left out: `pixels` where
+            images are delivered, else `none`.
         limits: numbers that complete it, e.g. {"epsilon": 8.0} (L-inf, in 1/255), {"reach": 0.5} (L-inf, in standard
             deviations of each feature) or {"quantile": 0.95}.
         replaces: poison j stands in the place of training row base[j], under that row's own label, and each row is
@@ -59,7 +61,7 @@ class Poisoning:
         ledger: Ledger | None = None,
         z: Rows | None = None,
         pixels: Rows | None = None,
-        constraint: str = "none",
+        constraint: str | None = None,
         limits: dict[str, float] | None = None,
         replaces: bool = False,
     ) -> None:
@@ -73,7 +75,7 @@ class Poisoning:
             ledger=ledger,
             z=None if z is None else _tensor("z", z),
             pixels=None if pixels is None else _tensor("pixels", pixels),
-            constraint=constraint,
+            constraint=constraint or ("none" if pixels is None else "pixels"),
             limits=limits,
             replaces=replaces,
         )

@@ -18,32 +18,27 @@ TABLES = {"attacks": attack_table, "defences": defence_table, "probes": probe_ta
 
 
 def listed(key: str, value: Any) -> list[Any]:
-    """The methods of a key of an audit as its file has them; names and mappings are left to the spec.
+    """The methods of a key of an audit as its file has them; what is neither class nor value is left to the spec.
 
     Args:
         key: of `TABLES`.
         value: a method, or a sequence of some.
 
     Raises:
-        SpecError: what is no method of that key.
+        SpecError: a class or a value that is no method of that key.
     """
     items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return [_entry(key, item) for item in items]
 
 
-def _entry(key: str, item: Any) -> Any:
-    if isinstance(item, str | dict | MethodSpec):
-        return item
-    return MethodSpec.of(configured(TABLES[key], item, {}))
-
-
-def configured(table: ModuleType, method: str | type[Method] | Method, fields: dict[str, Any]) -> Any:
+def configured(table: ModuleType, method: str | type[Method] | Method, fields: dict[str, Any], what: str) -> Any:
     """A method as it was named, with its fields.
 
     Args:
-        table: where it is looked up: `foretaste.attacks`, `foretaste.defences` or `foretaste.probes`.
+        table: where it is looked up, one of `TABLES`.
         method: a name, with fields after colons or not, a class, or a configured value.
         fields: of a name or a class.
+        what: what errors call it.
 
     Raises:
         SpecError: no such method or field, a class of another kind, or fields beside a configured value.
@@ -52,11 +47,13 @@ def configured(table: ModuleType, method: str | type[Method] | Method, fields: d
         table.find(type(method))  # of another kind, or from outside: it says so, or gets to know where it is from
         if fields:
             got, do = f"a configured {method.name}", "set them there"
-            raise SpecError("fields beside a name or a class", got=got, do=do)
+            raise SpecError(f"{what}: fields beside a name or a class", got=got, do=do)
         return method
     if isinstance(method, str):
         said = MethodSpec.parse(method)
         return table.configure(said.name, {**said.fields, **fields})
-    if isinstance(method, type):
-        return table.configure(method, fields)
-    raise SpecError("a name, a class or a configured method", got=repr(method), do="see foretaste.list_attacks()")
+    return table.configure(method, fields)
+
+
+def _entry(key: str, item: Any) -> Any:
+    return MethodSpec.of(configured(TABLES[key], item, {}, key)) if isinstance(item, Method | type) else item

@@ -98,14 +98,21 @@ def _replacement(train: FeatureSet, poisoning: Poisoning) -> Check:
 
 
 def _promise(attack: Mapping[str, Any], poisoning: Poisoning, replaces: bool) -> Check:
-    """The result names the constraint that the attack was configured with: a wider one would be easy to keep."""
+    """The result names the constraint that the attack was configured with: a wider one would be easy to keep.
+
+    An attack without such a field promised nothing but what its result claims, nor did one whose `epsilon` is no
+    number.
+    """
     limits = poisoning.limits or {}
     carrier = "features" if poisoning.pixels is None else "pixels"
     asked_for = attack.get("carrier", carrier)
     ok = ("pixels" if asked_for == "generator" else asked_for) == carrier and poisoning.replaces == replaces
+    unnamed = ""
     if carrier == "pixels":
         asked = attack.get("epsilon")
-        ok = ok and poisoning.constraint == "pixels" and (asked is None or limits.get("epsilon", 256) <= asked)
+        kept = not isinstance(asked, int | float) or limits.get("epsilon", 256) <= asked
+        ok = ok and poisoning.constraint == "pixels" and kept
+        unnamed = "" if kept else f", where the attack's field epsilon promises limits of at most {asked:g}"
     else:
         ok = ok and attack.get("constraint", poisoning.constraint) == poisoning.constraint
         if poisoning.constraint == "ball":
@@ -113,7 +120,7 @@ def _promise(attack: Mapping[str, Any], poisoning: Poisoning, replaces: bool) ->
         if attack.get("reach") is not None:
             ok = ok and poisoning.constraint == "box" and 0 <= limits.get("reach", torch.inf) <= attack["reach"]
     shown = ", ".join([poisoning.constraint, *(f"{key} {value:g}" for key, value in limits.items())])
-    shown += ", replaces rows" if poisoning.replaces else ""
+    shown += (", replaces rows" if poisoning.replaces else "") + unnamed
     return Check(name="promise", ok=ok, found=f"{carrier}: {shown}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from scipy.stats import kurtosis
 from torch import Tensor, nn
 
@@ -28,6 +26,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.errors import DataError, EncoderError, SpecError
 from foretaste.runtime import Runtime, digest_tensors, generator
 from foretaste.statistics import false_alarm_rate
+from foretaste.testing import check_scan
 from tests.defences import scans_fixture as toy
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -104,26 +103,8 @@ def test_filters_and_scans_are_not_mistaken_for_each_other() -> None:
 
 
 @every
-def test_frozen_and_back_from_json(scan: Scan) -> None:
-    entry = json.loads(json.dumps(scan.entry(), allow_nan=False))
-    assert defences.configure(entry.pop("name"), entry, "scan") == scan
-    with pytest.raises(ValidationError, match="frozen"):
-        scan.top = 1
-
-
-@every
-def test_same_bytes_finite_json_and_nothing_is_touched(scan: Scan) -> None:
-    scene, suspect = full_scene(), toy.jittered(toy.small_encoder(), 1)
-    assert scene.images is not None and scene.reference is not None and scene.other is not None
-    before = [suspect.sha256(), scene.reference.sha256(), scene.other.sha256()]
-    one, two = scan.scan(suspect, scene, 3), scan.scan(suspect, scene, 3)
-    assert one.score == two.score and np.isfinite(one.score)
-    assert json.dumps(one.evidence, allow_nan=False) == json.dumps(two.evidence)
-    if one.inputs is not None and two.inputs is not None:
-        assert one.inputs.shape == (60,) and bool(one.inputs.isfinite().all()) and one.inputs.equal(two.inputs)
-    assert [suspect.sha256(), scene.reference.sha256(), scene.other.sha256()] == before
-    assert not any(weight.requires_grad or weight.grad is not None for weight in suspect.parameters())
-    assert not any(module.training for module in suspect.modules())
+def test_it_keeps_what_every_scan_promises(scan: Scan) -> None:
+    check_scan(scan)
 
 
 @every
