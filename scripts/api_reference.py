@@ -53,6 +53,9 @@ def page() -> str:
     for group, names in groups().items():
         parts.append(f"## {group}\n\n{GROUPS[group]} " + ", ".join(f"[`{n}`](#{anchor(n)})" for n in names) + ".\n")
         parts += [entry(name, getattr(foretaste, name)) for name in names]
+    parts.append(f"## Checks\n\n{text(foretaste.testing)}")
+    checks = [(name, getattr(foretaste.testing, name)) for name in foretaste.testing.__all__]
+    parts += [entry(f"testing.{name}", check) for name, check in checks if inspect.isfunction(check)]
     return "\n".join(parts)
 
 

@@ -37,3 +37,9 @@ def test_what_is_public_is_documented() -> None:
             arguments = set(inspect.signature(thing).parameters)
             described = set(re.findall(r"^    (\w+): ", inspect.getdoc(thing) or "", re.MULTILINE))
             assert arguments <= described or not arguments, (name, arguments - described)
+
+
+def test_every_check_for_methods_from_outside_has_a_heading() -> None:
+    text = api_reference.PAGE.read_text(encoding="utf-8")
+    checks = [name for name in foretaste.testing.__all__ if name.startswith("check_")]
+    assert len(checks) >= 7 and re.findall(r"^### `testing\.(\w+)`$", text, re.MULTILINE) == checks
