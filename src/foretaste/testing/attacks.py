@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import torch
@@ -207,7 +208,12 @@ def _state(mount: _Mount, made: Corruption) -> None:
 
 def _ledger(who: str, ledger: Ledger) -> None:
     """Numbers that a record can keep; whether they are true is the referee's."""
-    numbers = [*ledger.objective, *ledger.figures.values(), *ledger.residuals.values()]
+    numbers = [
+        *ledger.objective,
+        *ledger.figures.values(),
+        *ledger.residuals.values(),
+        *chain(*ledger.per_row.values()),
+    ]
     keep(all(map(math.isfinite, numbers)), f"{who}: finite numbers in its ledger", got="NaN or infinity")
     keep(
         bool(ledger.objective) == bool(ledger.objective_name),
