@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,17 @@ import torch
 
 from foretaste import runtime
 from foretaste.errors import SpecError
-from foretaste.runtime import Runtime, digest_tensors, generator, make_runtime, stream, stream_seed, training_runtime
+from foretaste.runtime import (
+    Runtime,
+    digest_tensors,
+    fixed_threads,
+    generator,
+    make_runtime,
+    plain_runtime,
+    stream,
+    stream_seed,
+    training_runtime,
+)
 
 
 def test_streams_repeat_and_differ_by_name_and_by_seed() -> None:
@@ -83,12 +94,35 @@ def test_training_precision_follows_the_processor_and_not_the_clock(monkeypatch:
     assert training_runtime(Runtime(), "bfloat16").channels_last
 
 
-def test_threads_are_bounded_by_the_cores_of_the_process() -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_auto_is_float32_whatever_the_machine_is_good_at(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_cpu_info", lambda key: "amx_bf16 avx512_bf16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    for given in (Runtime(device), Runtime(device, "bfloat16", channels_last=True)):
+        chosen = plain_runtime(given)
+        assert (chosen.device, chosen.precision, chosen.channels_last) == (device, "float32", False)
+        assert "float32" in chosen.reason
+
+
+def test_threads_are_fixed_unless_asked_for_and_given_back() -> None:
+    """In a process of its own: two threads from the environment, one while it counts, a choice where there is one."""
     code = (
-        "import os, torch; os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]});"
-        "from foretaste.runtime import make_runtime; make_runtime('cpu'); print(torch.get_num_threads())"
+        "import torch; from threadpoolctl import threadpool_info as info;"
+        "from foretaste.runtime import fixed_threads, machine, make_runtime;"
+        "now = lambda: (torch.get_num_threads(), {pool['num_threads'] for pool in info()});"
+        "first = now();\n"
+        "with fixed_threads(): inside = now(); told = machine()['threads']\n"
+        "after = torch.get_num_threads(); make_runtime('cpu'); default = now(); make_runtime('cpu', 3);"
+        "print(first, inside, told, after, default, now(), machine()['threads'])"
     )
-    if not hasattr(__import__("os"), "sched_setaffinity"):
-        pytest.skip("this system cannot pin a process to a core")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "1"
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    own = {**os.environ, **dict.fromkeys(names, "2")}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=own)
+    assert found.stdout.strip() == "(2, {2}) (1, {1}) 1 2 (1, {1}) (3, {3}) 3"
+
+
+def test_threads_are_given_back_after_an_error() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="in the block"), fixed_threads():
+        raise ValueError("in the block")
+    assert torch.get_num_threads() == before

@@ -12,7 +12,7 @@ class Part(BaseModel):
 
 
 class Estimate(Part):
-    """A number with its sample size and interval."""
+    """A number with its sample size and interval, at 95 % throughout; shares and changes are fractions."""
 
     value: float
     low: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +17,8 @@ class Images:
     """Labelled images.
 
     Attributes:
-        pixels: uint8 [N, 3, H, W].
-        labels: int64 [N], indices into `classes`.
+        pixels: uint8 [N, 3, H, W]; an array of numpy is copied into a tensor.
+        labels: int64 [N], indices into `classes`; likewise.
         classes: names, as the user spelled them (escape before showing).
         name: where the images came from.
         digest: sha256 over shape, pixels, labels and class names; made here.
@@ -33,6 +34,11 @@ class Images:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
+        for key in ("pixels", "labels"):
+            if isinstance(array := getattr(self, key), np.ndarray):
+                kind = np.int64 if key == "labels" and array.dtype.kind in "iu" else array.dtype
+                object.__setattr__(self, key, torch.from_numpy(np.array(array, dtype=kind)))
+        object.__setattr__(self, "classes", tuple(self.classes))
         shape = tuple(self.pixels.shape)
         if self.pixels.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or 0 in shape[2:]:
             raise DataError(f"{self.name}: pixels uint8 [N, 3, H, W]", got=f"{self.pixels.dtype} {list(shape)}")

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from foretaste.errors import SpecError
 from foretaste.tables import look_up, unknown
-from foretaste.user_modules import cause, digest_of_source, file_of, load
+from foretaste.user_modules import cause, digest_of_class, digest_of_source, file_of, load
 
 if TYPE_CHECKING:
     from foretaste.method import Origin
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_GIVEN: dict[str, Any] = {}
+"""Classes that were passed in Python, by what names them since: one of a notebook or a function has no place to be
+imported from."""
 TAKEN = ("name", "code", "origin")
 """What a method says of itself beside its fields."""
 
@@ -60,15 +63,18 @@ def resolve(
         if name in places:
             return look_up(kind, places, name)
         if is_code(name):
-            found, reference = _from_code(kind, name, bases), name
+            found, reference = _GIVEN.get(name) or _from_code(kind, name, bases), name
         elif name.endswith(".py"):
             raise SpecError(f"{kind}: a class of {name}", got="the file alone", do=f"name it, as in {name}:Mine")
         else:
             found, reference = _from_entry_point(kind, group, name, places), name
+    elif not hasattr(name, "__qualname__"):
+        raise SpecError(f"{kind}: a name, a class or a configured value", got=f"a {type(name).__name__}")
     elif f"{name.__module__}:{name.__qualname__}" in places.values():
         return name
     else:
         found, reference = name, f"{name.__module__}:{name.__qualname__}"
+        _GIVEN[reference] = name
     _check(f"{kind} {reference}", found, [at(base) for base in bases])
     if found.name in {*places, *taken}:
         own = places.get(found.name, "another of Foretaste's")
@@ -171,10 +177,9 @@ def _check(what: str, found: Any, bases: list[Any]) -> None:
 def _origin(found: Any, reference: str) -> Origin:
     from foretaste.method import Origin  # needs pydantic, which the tables do without
 
-    module = import_module(found.__module__)
-    digest = digest_of_source(module)
-    place = f"{found.__module__}:{found.__qualname__}"
-    code = f"{place}@{digest}" if digest else place
+    module = sys.modules.get(found.__module__)
+    digest = ("" if module is None else digest_of_source(module)) or digest_of_class(found)
+    code = f"{found.__module__}:{found.__qualname__}@{digest}"
     path = reference.rpartition(":")[0]
     if file_of(path) is None:
         return Origin(reference, code)

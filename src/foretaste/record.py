@@ -131,7 +131,7 @@ class TrialError(Part):
 
 
 class TrialRecord(Part):
-    """One line of record.jsonl."""
+    """One line of record.jsonl: a trial, or a failed one with its `error`. Absent is None; see `json_schema`."""
 
     format: Literal["foretaste.trial/1"] = FORMAT
     trial: str = Field(description="digest of the trial's spec: its identity")
@@ -223,7 +223,7 @@ def append(folder: Path, record: TrialRecord) -> None:
         ) from None
 
 
-def read(path: Path, *, repair: bool = False) -> list[TrialRecord]:
+def read(path: Path | str, *, repair: bool = False) -> list[TrialRecord]:
     """All trials of a record, in file order; of two lines with one identity the later counts.
 
     Args:
@@ -233,6 +233,7 @@ def read(path: Path, *, repair: bool = False) -> list[TrialRecord]:
     Raises:
         RecordError: no such file, or a line in the middle is damaged or of another format.
     """
+    path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     if not path.is_file():
         raise RecordError(f"{path}: a record file", got="nothing there", do="pass the folder that an audit wrote")

@@ -14,10 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from foretaste.errors import SpecError
 from foretaste.version import __version__
+
+THREADS = 1
+"""Threads that an audit or an attack computes with, whatever the machine has.
+
+Gradients through convolutions, sums over rows in the head and products in numpy are added up in another order by
+another number of threads, and so have other bits, which an attack's steps carry on. With a fixed number the same spec
+gives the same bytes on 1 core and on 64. It is one, since threads that outnumber the free cores wait for each other,
+and most steps here are small; several audits side by side use several cores.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,11 +64,12 @@ class Runtime:
 
 
 def make_runtime(device: str = "auto", threads: int | None = None) -> Runtime:
-    """Pick the device and bound the threads of this process.
+    """Pick the device, and bound the threads of this process where that is asked for.
 
     Args:
         device: `auto` (cuda where there is one, else cpu) or a torch device.
-        threads: for torch's own pool; default: the cores this process may use, or $OMP_NUM_THREADS if that is fewer.
+        threads: of torch and of the libraries behind numpy, for the whole process; None: as they are, see
+            `fixed_threads`.
 
     Raises:
         SpecError: the device is unknown or not there.
@@ -72,8 +83,35 @@ def make_runtime(device: str = "auto", threads: int | None = None) -> Runtime:
         raise SpecError(
             "device: auto, cpu, cuda or mps", got=f"{device!r} ({lines[0] if lines else error!r})"
         ) from None
-    torch.set_num_threads(threads or min(usable_cores(), _threads_asked_for()))
+    if threads is not None:
+        _set_threads(threads)
     return Runtime(device=device)
+
+
+@contextmanager
+def fixed_threads() -> Iterator[None]:
+    """`THREADS` threads for the block, whatever the environment or the caller's program says; theirs again after it."""
+    before, pools = torch.get_num_threads(), _set_threads(THREADS)
+    try:
+        yield
+    finally:
+        pools.restore_original_limits()
+        torch.set_num_threads(before)
+
+
+def _set_threads(threads: int) -> threadpool_limits:
+    # A library that is loaded later would start with its own number: these two bring all that the house uses.
+    import scipy.linalg  # noqa: F401
+    import sklearn.cluster  # noqa: F401
+
+    pools = threadpool_limits(threads)
+    torch.set_num_threads(threads)
+    return pools
+
+
+def plain_runtime(runtime: Runtime) -> Runtime:
+    """The runtime of precision `auto`: float32 on every device, so that one spec is one trial on every machine."""
+    return replace(runtime, precision="float32", channels_last=False, reason="float32, as everywhere unless asked for")
 
 
 def training_runtime(runtime: Runtime, precision: str = "auto") -> Runtime:
@@ -110,10 +148,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _threads_asked_for() -> int:
-    """$OMP_NUM_THREADS: who shares a machine sets it, and more threads than free cores are many times slower."""
+def free_threads() -> int:
+    """The cores that this process may use, or $OMP_NUM_THREADS if that is fewer: who shares a machine sets it."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
+    return min(usable_cores(), int(asked)) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -148,9 +186,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "foretaste"
 
 
-@lru_cache
 def machine() -> dict[str, str]:
-    """What the record says about the machine."""
+    """What the record says about the machine, and how many of its threads are computing."""
+    return {**_machine(), "threads": str(torch.get_num_threads())}
+
+
+@lru_cache
+def _machine() -> dict[str, str]:
     facts = {"system": platform.system(), "cpu": _cpu_name(), "cores": str(usable_cores())}
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()

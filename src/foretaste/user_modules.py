@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 from foretaste.errors import ForetasteError
 
@@ -68,6 +68,18 @@ def digest_of_source(module: ModuleType) -> str:
         return str(known)
     path = getattr(module, "__file__", None)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path and Path(path).is_file() else ""
+
+
+def digest_of_class(one: type) -> str:
+    """First 16 hex digits of the sha256 of what a class executes, for one that was typed into a notebook."""
+    functions = [getattr(value, "__func__", value) for _, value in sorted(vars(one).items())]
+    texts = [_text_of(function.__code__) for function in functions if isinstance(function, FunctionType)]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def _text_of(code: CodeType) -> str:
+    constants = [_text_of(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return f"{code.co_name} {code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
 
 
 def cause(failure: BaseException, source: Path | None = None) -> str:

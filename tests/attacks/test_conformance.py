@@ -25,7 +25,7 @@ from foretaste.images import Images
 from foretaste.record import Ledger
 from foretaste.runtime import Runtime
 from foretaste.testing import check_attack
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 SMALL: dict[str, list[dict[str, Any]]] = {
     "label-flip": [{}, {"labels": "least-likely"}],

@@ -10,7 +10,7 @@ from foretaste.attacks.weights.pacl_minimal import PACLMinimal
 from foretaste.errors import SpecError
 from foretaste.images import Images
 from foretaste.runtime import Runtime
-from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, encoder_of
 
 
 def known(**images: Images) -> Knowledge:

@@ -281,11 +281,20 @@ def test_the_resolved_audit_lies_beside_the_record(world: Path, tmp_path: Path) 
     spec = image_audit(world, attacks=["label-flip"], precision="auto")
     audit(spec, tmp_path)
     kept = AuditSpec.read(tmp_path / SPEC_FILE)
-    assert kept.precision != "auto"
+    assert kept.precision == "float32"
     assert kept == spec.model_copy(update={"precision": kept.precision})
-    # The resolved precision is kept however the timing comes out the next time.
     assert not run(spec, tmp_path, Watched()).failures
     assert AuditSpec.read(tmp_path / SPEC_FILE) == kept
+
+
+def test_a_folder_in_another_precision_is_continued_in_its_own(world: Path, tmp_path: Path) -> None:
+    """Folders from when `auto` was the fastest precision name one that need not be float32."""
+    spec = image_audit(world, attacks=["label-flip"], precision="bfloat16-channels-last")
+    audit(spec, tmp_path)
+    watched = Watched()
+    run(spec.model_copy(update={"precision": "auto"}), tmp_path, watched)
+    assert watched.counts == (2, 2) and watched.labels == []
+    assert AuditSpec.read(tmp_path / SPEC_FILE).precision == "bfloat16-channels-last"
 
 
 def test_records_are_valid_json_lines(world: Path, tmp_path: Path) -> None:

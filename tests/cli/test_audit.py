@@ -95,7 +95,7 @@ def test_a_dry_run_shows_the_plan_and_runs_nothing(tmp_path: Path, capsys: pytes
     assert not out.exists()
     (tmp_path / "audit.yaml").write_text(text)
     spec = AuditSpec.read(tmp_path / "audit.yaml")
-    assert spec.precision != "auto"
+    assert spec.precision == "float32"
     assert (spec.seeds, spec.targets) == (3, 4)
 
 

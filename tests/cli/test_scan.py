@@ -15,8 +15,8 @@ from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.encoders.spec import EncoderSpec
 from foretaste.encoders.weights import save_encoder
-from tests import scans_fixture as toy
 from tests.audits.audit_fixture import command
+from tests.defences import scans_fixture as toy
 
 pytestmark = pytest.mark.usefixtures("here")
 

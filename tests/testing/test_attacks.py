@@ -211,7 +211,6 @@ SINS = {
     "torch random": (doing(lambda k, m, p: torch.rand(2)), "leaves torch's global random state alone; got another"),
     "numpy random": (doing(lambda k, m, p: np.random.rand(2)), "leaves numpy's global random state alone"),  # noqa: NPY002
     "python random": (doing(lambda k, m, p: random.randint(0, 3)), "leaves Python's global random state alone"),
-    "threads": (doing(lambda k, m, p: torch.set_num_threads(torch.get_num_threads() + 1)), "number of threads alone"),
     "dtype": (doing(lambda k, m, p: torch.set_default_dtype(torch.float64)), "leaves torch's default dtype alone"),
     "gradients": (doing(lambda k, m, p: torch.set_grad_enabled(False)), "leaves torch's gradient mode alone"),
     "backwards": (

@@ -81,6 +81,7 @@ FILTERS: dict[str, tuple[Any, str]] = {
     "writes": (doing(lambda rows: rows.z.zero_()), "the rows stay as they were; got others; work on copies"),
     "writes clean": (doing(lambda rows: rows.clean_y.zero_()), "the rows stay as they were"),
     "raises": (doing(lambda rows: 1 / 0), "scores 240 rows without an error; got ZeroDivisionError"),
+    "threads": (doing(lambda rows: torch.set_num_threads(torch.get_num_threads() + 1)), "number of threads alone"),
     "random": (doing(lambda rows: torch.rand(1)), "leaves torch's global random state alone"),
     "counts": (counted, "the same rows and seed give the same bytes; got others"),
     "by place": (

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from foretaste import attacks as table
-from foretaste.api.methods import configured
+from foretaste.api.checks import a_budget, a_kind, a_victim, a_whole, one_of
 from foretaste.attacks.base import Attack, PretrainingAttack, RowAttack, TargetedAttack, WeightAttack
 from foretaste.attacks.budget import require_replaceable
 from foretaste.audits.adaptive import named_defence, named_encoder_defence
@@ -19,6 +19,7 @@ from foretaste.audits.crafted import Crafted, Order, craft
 from foretaste.audits.grid import on_features
 from foretaste.audits.inputs import silent
 from foretaste.audits.knowledge import AttackerView, know
+from foretaste.audits.methods import configured
 from foretaste.audits.spec_parts import AttackerSpec
 from foretaste.audits.victim import Victim
 from foretaste.errors import SpecError
@@ -26,6 +27,8 @@ from foretaste.features.cache import FeatureCache
 from foretaste.images import Images
 from foretaste.method import describe
 from foretaste.progress import Following
+
+References = Literal["own", "training"]
 
 
 def attack(
@@ -36,7 +39,7 @@ def attack(
     seed: int = 0,
     target: int | None = None,
     wanted: int | str | None = None,
-    references: Literal["own", "training"] = "own",
+    references: References = "own",
     attacker: dict[str, Any] | AttackerSpec | None = None,
     shadow: Images | None = None,
     pool: Images | None = None,
@@ -65,11 +68,18 @@ def attack(
         It has not been checked: `victim.poisoned_by` and `victim.edited_by` ask the referee first.
 
     Raises:
-        SpecError: an unknown attack or field, or one that does not fit the victim or the other arguments.
+        SpecError: an unknown attack or field, one that does not fit the victim or the other arguments, or a victim that
+            was attacked already.
         BudgetError: the budget leaves no row.
         AttackError: the attack found no valid poison.
     """
-    method: Attack = configured(table, attack, fields)
+    a_victim("attack", victim, clean=True)
+    seed, budget = a_whole("seed", seed, 0), None if budget is None else a_budget(budget)
+    one_of("references", references, References)
+    for name, images in (("shadow", shadow), ("pool", pool)):
+        if not isinstance(images, Images | None):
+            raise SpecError(f"{name}: foretaste.Images", got=a_kind(images))
+    method: Attack = configured(table, attack, fields, "attack")
     _fits(method, victim, budget, target, wanted, pool)
     pairs = () if target is None or wanted is None else (pair_of(victim, target, wanted),)
     view = _view(victim, attacker, shadow, pool)
@@ -105,17 +115,24 @@ def pair_of(victim: Victim, target: int, wanted: int | str) -> tuple[int, int]:
     """
     test = victim.setting.test
     rows, names = len(test), test.classes
-    if isinstance(target, bool) or not isinstance(target, int) or not 0 <= target < rows:
+    row, number = _number(target), names.index(wanted) if wanted in names else _number(wanted)
+    if row is None or not 0 <= row < rows:
         raise SpecError(f"target: a test row in [0, {rows - 1}]", got=repr(target))
-    number = names.index(wanted) if isinstance(wanted, str) and wanted in names else wanted
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
+    if number is None or not 0 <= number < len(names):
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise SpecError(f"wanted: a class in [0, {len(names) - 1}] or a name ({some})", got=repr(wanted))
-    if int(test.y[target]) == number:
+    if int(test.y[row]) == number:
         raise SpecError(
             "wanted: another class than the target's own", got=f"its own, {names[number]!r}", do="pass another"
         )
-    return target, number
+    return row, number
+
+
+def _number(value: Any) -> int | None:
+    try:
+        return a_whole("", value)
+    except SpecError:
+        return None
 
 
 def _fits(

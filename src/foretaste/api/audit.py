@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from foretaste import attacks as attack_table
-from foretaste import defences as defence_table
-from foretaste import probes as probe_table
-from foretaste.api.methods import configured
+from foretaste.api.checks import a_kind
 from foretaste.audits import trust
 from foretaste.audits.cost import estimate_seconds
-from foretaste.audits.grid import configured as configured_attacks
-from foretaste.audits.grid import plan
+from foretaste.audits.grid import configured, plan
+from foretaste.audits.methods import TABLES, listed
 from foretaste.audits.prepare import prepare
 from foretaste.audits.runner import Silent, Watcher, run
-from foretaste.audits.spec import AuditSpec, MethodSpec
+from foretaste.audits.spec import AuditSpec
 from foretaste.errors import SpecError
-from foretaste.method import Method
 from foretaste.progress import AuditProgress
 from foretaste.record import TrialRecord
 from foretaste.report import write
+from foretaste.runtime import fixed_threads
 
 if TYPE_CHECKING:
     import pandas
 
-TABLES = {"attacks": attack_table, "defences": defence_table, "probes": probe_table}
-"""Keys of an audit that hold methods -> where they are looked up."""
+FILES = ("features", "validation", "test")
+"""Keys of an audit that name files of features."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,14 @@ class AuditResult:
         return [record for record in self.records if record.status == "failed"]
 
     def report(self, title: str = "") -> Path:
-        """Write report.html and report.md beside the record; the path of the page."""
+        """Write report.html and report.md beside the record; the path of the page.
+
+        Args:
+            title: of the page; none: one that names data and encoder.
+
+        Raises:
+            RecordError: the folder's record is gone or damaged.
+        """
         return write(self.folder, title=title)[0]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -120,6 +124,8 @@ def audit(
     Raises:
         ForetasteError: bad data, encoder or settings; a folder of another audit or in use. Nothing is lost then.
     """
+    if not isinstance(out, str | Path):
+        raise SpecError("audit: out: the path of a folder", got=a_kind(out))
     return run_spec(spec_of(file, settings, trust_code=trust_code), Path(out), only, progress=progress)
 
 
@@ -127,6 +133,15 @@ def estimate(
     file: str | Path | None = None, *, trust_code: bool = False, progress: bool = True, **settings: Any
 ) -> Estimated:
     """What `audit` with the same arguments would do, and about how long it takes; nothing is attacked.
+
+    Args:
+        file: an audit as a YAML file; settings stand above what it says.
+        trust_code: run code that the file names; what is passed here is run anyway.
+        progress: draw bars in a terminal or a notebook, log lines elsewhere.
+        settings: keys of an audit, as for `audit`.
+
+    Returns:
+        The whole spec, how many trials, and about how many seconds, which are measured on the clean pipeline.
 
     Raises:
         ForetasteError: as `audit`.
@@ -143,8 +158,8 @@ def run_spec(spec: AuditSpec, out: Path, only: str | None = None, *, progress: b
 
 def estimate_spec(spec: AuditSpec, *, progress: bool = True) -> Estimated:
     """`estimate` of a spec that was read already."""
-    configured_attacks(spec)
-    with _watching(progress) as watcher:
+    configured(spec)
+    with _watching(progress) as watcher, fixed_threads():
         prepared = prepare(spec, watcher.stage)
         trials = plan(prepared)
         return Estimated(prepared.spec, len(trials), estimate_seconds(prepared, trials))
@@ -156,6 +171,8 @@ def spec_of(file: str | Path | None, settings: dict[str, Any], *, trust_code: bo
     Raises:
         SpecError: an unknown key or value; or the file names code, or asks for a download, that nobody agreed to.
     """
+    if not isinstance(file, str | Path | None):
+        raise SpecError("audit: the path of a YAML file, or keywords alone", got=a_kind(file))
     said = {key: _said(key, value) for key, value in settings.items() if value is not None}
     values = {} if file is None else AuditSpec.read(Path(file)).model_dump(exclude_unset=True)
     trust.check(values, str(file), trust_code=trust_code, download="download" in said, said=said)
@@ -163,12 +180,18 @@ def spec_of(file: str | Path | None, settings: dict[str, Any], *, trust_code: bo
 
 
 def _said(key: str, value: Any) -> Any:
-    """Methods that were passed as classes or values, as an audit's file has them."""
-    if key not in TABLES:
-        return str(value) if isinstance(value, Path) else value
-    items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    methods = [item if isinstance(item, str | dict) else configured(TABLES[key], item, {}) for item in items]
-    return [MethodSpec.of(item) if isinstance(item, Method) else item for item in methods]
+    """A setting that was passed in Python as an audit's file has it."""
+    if key in TABLES:
+        return listed(key, value)
+    if key in FILES and not isinstance(value, str | Path):
+        raise SpecError(
+            f"audit: {key}: the path of a file",
+            got=a_kind(value),
+            do="save it with numpy.savez, or use Victim.from_features for arrays in memory",
+        )
+    if key == "budgets" and isinstance(value, Real):
+        return [value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _watching(progress: bool) -> Any:

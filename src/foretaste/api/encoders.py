@@ -27,7 +27,7 @@ from foretaste.errors import SpecError
 from foretaste.method import describe
 from foretaste.pretrain.run import run as run_pretraining
 from foretaste.progress import Following
-from foretaste.runtime import Runtime, make_runtime, training_runtime
+from foretaste.runtime import Runtime, free_threads, make_runtime, training_runtime
 
 EncoderLike = str | Path | Mapping[str, Any] | EncoderSpec
 """A name, a weight file, or keys of an `EncoderSpec`."""
@@ -104,7 +104,7 @@ def scan_encoder(
         split=_split(split),
         seed=seed,
     )
-    chosen, runtime = scans_of(scans, request), make_runtime(device, threads)
+    chosen, runtime = scans_of(scans, request), make_runtime(device, threads or free_threads())
     with Following(Console(stderr=True, quiet=not progress), "scan") as following:
         return run_scans(request, chosen, runtime, following.step)
 
@@ -151,7 +151,7 @@ def repair_encoder(
     method: Repair = repair if isinstance(repair, Repair) else table.configure(repair, fields, "repair")
     check_out(out)
     spec, rows = encoder_spec(suspect), _split(split)
-    runtime = training_runtime(make_runtime(device, threads), precision)
+    runtime = training_runtime(make_runtime(device, threads or free_threads()), precision)
     if method.least and data is None:
         do = f"{method.name} needs {method.least} or more of them; pass some"
         raise SpecError("--data: clean images of your own", got="none", do=do)
@@ -222,7 +222,7 @@ def pretrain_encoder(
     """
     out = Path(out)
     chosen = methods.find(method).configure(**fields)
-    runtime = training_runtime(make_runtime(device, threads), precision)
+    runtime = training_runtime(make_runtime(device, threads or free_threads()), precision)
     images, _ = whole(load(str(data), data_dir=data_dir, download=download), _split(split))
     words = ["foretaste", "pretrain", "--data", str(data), "--arch", arch, "--method", method, "--seed", str(seed)]
     words += ["--width", str(width)] if width is not None else []

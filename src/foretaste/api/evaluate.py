@@ -9,7 +9,7 @@ from typing import Any
 
 from foretaste import defences as table
 from foretaste.api.attack import pair_of
-from foretaste.api.methods import configured
+from foretaste.api.checks import a_victim, a_whole
 from foretaste.audits.baseline import Baseline
 from foretaste.audits.defender import OF_ENCODERS
 from foretaste.audits.evaluators.base import Case, Evaluator
@@ -18,6 +18,7 @@ from foretaste.audits.evaluators.filters import FilterEvaluator
 from foretaste.audits.evaluators.guards import GuardEvaluator
 from foretaste.audits.evaluators.repairs import RepairEvaluator
 from foretaste.audits.evaluators.scans import NullEncoders, ScanEvaluator
+from foretaste.audits.methods import configured
 from foretaste.audits.metrics import compare_predictions, target_scores
 from foretaste.audits.scan_once import null_files
 from foretaste.audits.spec import MethodSpec
@@ -33,6 +34,7 @@ from foretaste.encoders.spec import EncoderSpec
 from foretaste.errors import SpecError
 from foretaste.method import Method
 from foretaste.record import CertifiedScores, Estimate, Guarded, ProbeScores, Repaired, Scanned, Screening, TargetScores
+from foretaste.runtime import fixed_threads
 
 Entry = Screening | CertifiedScores | Repaired | Guarded | Scanned
 
@@ -71,6 +73,7 @@ class Comparison:
         return next(iter(self.probes.values()))
 
 
+@fixed_threads()
 def compare(
     victim: Victim, attacked: Victim, *, target: int | None = None, wanted: int | str | None = None
 ) -> Comparison:
@@ -85,11 +88,17 @@ def compare(
     Raises:
         SpecError: the victims have other test rows or other probes; or no such row or class.
     """
+    a_victim("compare", victim)
+    a_victim("compare", attacked)
     _same_rows(victim, attacked)
     if victim.predictions.keys() != attacked.predictions.keys():
         got = f"{', '.join(victim.predictions)} and {', '.join(attacked.predictions)}"
         raise SpecError("compare: two victims with the same probes", got=got)
     pair = _pair(victim, target, wanted)
+    if pair is not None and victim.setting.images is None:
+        raise SpecError(
+            "compare: no target, since the victims have no images", got=f"target={target}", do="leave it out"
+        )
     probes = {
         key: compare_predictions(before, attacked.predictions[key], victim.truth)
         for key, before in victim.predictions.items()
@@ -97,6 +106,7 @@ def compare(
     return Comparison(probes, None if pair is None else target_scores(attacked, victim, pair))
 
 
+@fixed_threads()
 def evaluate(
     defence: str | type[Method] | Method,
     victim: Victim,
@@ -137,9 +147,17 @@ def evaluate(
     >>> [alarm.rate for alarm in found.alarms]
     [0.01, 0.05]
     """
-    method: Method = configured(table, defence, fields)
+    a_victim("evaluate", victim)
+    if baseline is None and victim.attacked:
+        raise SpecError(
+            "evaluate: the victim without the attack, beside one that was attacked",
+            got="none",
+            do="pass it as baseline=",
+        )
     if baseline is not None:
-        _same_rows(baseline, victim)
+        _same_rows(a_victim("evaluate: baseline", baseline, clean=True), victim)
+    seed = a_whole("seed", seed, 0)
+    method: Method = configured(table, defence, fields, "evaluate")
     if victim.setting.images is None and isinstance(method, tuple(OF_ENCODERS.values())):
         raise SpecError(
             "a defence of the training rows, since the victim has no encoder",

@@ -28,6 +28,7 @@ from foretaste.defences.certified.base import CertifiedHead
 from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
 from foretaste.record import Ledger
+from foretaste.runtime import fixed_threads
 
 Result = Poisoning | Corruption | PretrainingPoison
 Made = TypeVar("Made", Poisoning, Corruption, PretrainingPoison)
@@ -85,7 +86,11 @@ class Crafted:
 
     @property
     def y(self) -> Tensor:
-        """Labels that the poison carries, int64 [m]."""
+        """Labels that the poison carries, int64 [m].
+
+        Raises:
+            SpecError: it is no poison of training rows; so for `z` and `base`.
+        """
         return self._poisoning.y
 
     @property
@@ -105,7 +110,11 @@ class Crafted:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Of an edited encoder: its complete state dict."""
+        """Of an edited encoder: its complete state dict, name -> tensor.
+
+        Raises:
+            SpecError: it is no edit of an encoder.
+        """
         if not isinstance(self.result, Corruption):
             raise SpecError("state: an edit of an encoder", got=f"what {self.attack.name} gives")
         return self.result.state
@@ -123,6 +132,7 @@ class Crafted:
         return f"Crafted({self.attack!r}{budget}, seed={asked.seed}{pairs})"
 
 
+@fixed_threads()
 def craft(attack: Attack, setting: Setting, view: AttackerView, order: Order, progress: Progress = quiet) -> Crafted:
     """Mount an attack on what it is to know.
 

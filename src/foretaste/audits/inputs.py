@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from foretaste import probes as probe_table
+from foretaste.audits.methods import listed
 from foretaste.audits.parts import Note, divided_parts, embed_parts, feature_parts
 from foretaste.audits.setting import Setting
 from foretaste.audits.spec import AuditSpec
 from foretaste.data import load, split
-from foretaste.encoders.base import Encoder
 from foretaste.encoders.build import build
 from foretaste.errors import SpecError
 from foretaste.features.cache import FeatureCache
-from foretaste.features.embed import probe_precision
 from foretaste.features.file import FeatureSet, check_same
-from foretaste.images import Images
 from foretaste.probes.base import ImageProbe, Probe
-from foretaste.runtime import Runtime, make_runtime
+from foretaste.runtime import Runtime, make_runtime, plain_runtime
 
 PRECISIONS = {
     "float32": ("float32", False),
@@ -73,7 +71,7 @@ def load_setting(spec: AuditSpec) -> Setting:
 
 
 def setting_of_features(
-    train: FeatureSet, given: dict[str, FeatureSet], *, probes: Sequence[str] = ("exact",), ridge: float = 1e-3
+    train: FeatureSet, given: dict[str, FeatureSet], *, probes: Any = ("exact",), ridge: float = 1e-3
 ) -> Setting:
     """What a victim on features in memory stands on; parts that are not given are split off the training rows.
 
@@ -89,7 +87,7 @@ def setting_of_features(
     """
     for part in given.values():
         check_same(train, part)
-    spec = AuditSpec.make({"features": "features", "probes": list(probes), "ridge": ridge}, "victim")
+    spec = AuditSpec.make({"features": "features", "probes": listed("probes", probes), "ridge": ridge}, "victim")
     parts = divided_parts(train, given, spec.split)
     return Setting(parts, configured_probes(spec), spec.ridge, make_runtime("cpu"))
 
@@ -101,7 +99,7 @@ def embed_setting(spec: AuditSpec, setting: Setting, cache: FeatureCache, note: 
         SpecError: the attacker has no row.
         EncoderError: the encoder fails on an image.
     """
-    runtime = _resolve_precision(spec, setting.original, setting.split.train, setting.runtime)
+    runtime = _resolve_precision(spec, setting.runtime)
     parts = embed_parts(setting.split, setting.original, runtime, cache, note)
     return replace(setting, parts=parts, runtime=runtime)
 
@@ -110,9 +108,9 @@ def _with_ridge(name: str, fields: dict[str, object], ridge: float) -> dict[str,
     return {"ridge": ridge, **fields} if name == "exact" else fields
 
 
-def _resolve_precision(spec: AuditSpec, encoder: Encoder, images: Images, runtime: Runtime) -> Runtime:
+def _resolve_precision(spec: AuditSpec, runtime: Runtime) -> Runtime:
     if spec.precision == "auto":
-        return probe_precision(encoder, images.pixels[:512], runtime)
+        return plain_runtime(runtime)
     precision, channels_last = PRECISIONS[spec.precision]
     return replace(runtime, precision=precision, channels_last=channels_last, reason="set in the spec")
 

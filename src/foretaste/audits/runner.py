@@ -18,6 +18,7 @@ from foretaste.audits.spec import AuditSpec
 from foretaste.audits.trial import run_trial
 from foretaste.errors import SpecError
 from foretaste.record import FILE_NAME, TrialRecord, append, read, unpack_labels
+from foretaste.runtime import fixed_threads
 
 SPEC_FILE, LOCK_FILE = "audit.yaml", ".lock"
 LARGEST_DRIFT = 0.01
@@ -88,7 +89,7 @@ def run(spec: AuditSpec, folder: Path, watcher: Watcher, only: str | None = None
         ForetasteError: bad data, encoder or settings; a folder of another audit or in use. Nothing is lost then.
     """
     configured(spec)
-    with _locked(folder):
+    with _locked(folder), fixed_threads():
         spec = _continued(spec, folder)
         prepared = prepare(spec, watcher.stage)
         trials = plan(prepared)

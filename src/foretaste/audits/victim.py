@@ -16,23 +16,29 @@ from typing import Any
 
 from torch import Tensor
 
-from foretaste.attacks.results import Corruption, Poisoning
+from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
 from foretaste.audits.crafted import Crafted
 from foretaste.audits.inputs import embed_setting, load_setting, setting_of_features
+from foretaste.audits.methods import listed
 from foretaste.audits.referee import judge, require
 from foretaste.audits.setting import Setting
 from foretaste.audits.spec import AuditSpec
 from foretaste.audits.training import TrainingSet, clean_rows, fit_probes, mix, predict
 from foretaste.encoders.base import Encoder
-from foretaste.errors import SpecError
+from foretaste.encoders.spec import EncoderSpec
+from foretaste.errors import DataError, SpecError
 from foretaste.features.cache import FeatureCache
 from foretaste.features.embed import embed
 from foretaste.features.file import Array, features_of
 from foretaste.heads.fit import LinearHead, fit_head
+from foretaste.method import Method
 from foretaste.probes.base import FittedProbe
 from foretaste.record import Estimate
+from foretaste.runtime import fixed_threads
 from foretaste.statistics import wilson
 
+Methods = str | type[Method] | Method | Sequence[str | type[Method] | Method]
+"""One method or several, each as a name, a class or a configured value."""
 Stage = Callable[[str], AbstractContextManager[None]]
 """Clock of the stage of that name, see `attempt.Timer`."""
 
@@ -66,6 +72,7 @@ class Victim:
         return cls(setting, clean_rows(setting), setting.test.z, setting.encoder)
 
     @classmethod
+    @fixed_threads()
     def from_features(
         cls,
         X: Array,
@@ -75,7 +82,7 @@ class Victim:
         test: tuple[Array, Array] | None = None,
         clean: tuple[Array, Array] | None = None,
         classes: Sequence[str] | None = None,
-        probes: Sequence[str] = ("exact",),
+        probes: Methods = ("exact",),
         ridge: float = 1e-3,
     ) -> Victim:
         """A victim on features of any modality; arrays are of numpy or torch, and are copied.
@@ -88,7 +95,8 @@ class Victim:
             clean: those of the defender's own clean rows; None: 10 % of the rows above if one of the others is split
                 off as well, else none.
             classes: names by label; None: their numbers.
-            probes: the victim's heads, as in `foretaste audit --probes`; the first is the headline.
+            probes: the victim's heads: names as in `foretaste audit --probes`, classes or configured values; the first
+                is the headline.
             ridge: L2 weight of the exact head, above 0.
 
         Raises:
@@ -103,16 +111,17 @@ class Victim:
         >>> Victim.from_features(X, y).accuracy.n
         60
         """
-        own = features_of(X, y, classes, "X and y", "features")
+        own = features_of(X, y, classes, "training rows", "features", keys=("X", "y"))
         parts = {"validation": validation, "test": test, "clean": clean}
         given = {
-            name: features_of(*part, own.classes, name, name, classes=len(own.classes))
+            name: features_of(*_pair(name, part), own.classes, name, name, classes=len(own.classes), keys=("X", "y"))
             for name, part in parts.items()
             if part is not None
         }
         return cls.clean(setting_of_features(own, given, probes=probes, ridge=ridge)).ready()
 
     @classmethod
+    @fixed_threads()
     def from_data(cls, data: str | Path = "digits", encoder: Any = None, **settings: Any) -> Victim:
         """A victim on images, as `foretaste audit --data DATA --encoder ENCODER` makes it.
 
@@ -130,23 +139,51 @@ class Victim:
         allowed = ("split", "probes", "ridge", "data_dir", "download", "device", "precision")
         if wrong := [key for key in settings if key not in allowed]:
             raise SpecError(f"Victim.from_data: settings among {', '.join(allowed)}", got=wrong[0])
+        if not isinstance(data, str | Path):
+            raise SpecError(
+                "Victim.from_data: data: a name, an .npz file or a folder",
+                got=f"a {type(data).__name__}",
+                do="save arrays with numpy.savez, or pass features to Victim.from_features",
+            )
+        if not isinstance(encoder, str | Path | dict | EncoderSpec | None):
+            raise SpecError(
+                "Victim.from_data: encoder: a name, a file or keys of an EncoderSpec",
+                got=f"a {type(encoder).__name__}",
+                do="name your code, as in encoder='mine.py:make'",
+            )
+        encoder = str(encoder) if isinstance(encoder, Path) else encoder
+        if "probes" in settings:
+            settings["probes"] = listed("probes", settings["probes"])
         values = {"data": str(data), **({} if encoder is None else {"encoder": encoder}), **settings}
         spec = AuditSpec.make(values, "Victim.from_data")
         return cls.clean(embed_setting(spec, load_setting(spec), FeatureCache())).ready()
 
+    def __repr__(self) -> str:
+        rows, data = len(self.train.y), self.setting.train
+        encoder = "" if self.setting.encoder is None else f", {self.setting.encoder.card.name}"
+        edited = ", edited" if self.encoder is not self.setting.encoder else ""
+        poison = f", {int(self.train.poison.sum())} of them poison" if self.train.poisoned else ""
+        test, classes = len(self.setting.test), self.setting.classes
+        return (
+            f"Victim({data.name!r}{encoder}{edited}, {rows} training rows{poison}, {test} test rows, {classes} classes)"
+        )
+
     @cached_property
+    @fixed_threads()
     def fitted(self) -> dict[str, FittedProbe]:
         """The probes fitted on the training rows, by key, the headline first."""
         own = self.setting
         return fit_probes(own.probes, self.train, own.classes, self.seed, own.runtime, self.encoder)
 
     @cached_property
+    @fixed_threads()
     def predictions(self) -> dict[str, Tensor]:
         """Of the fitted probes on the test rows, int64 [k] by key."""
         images = self.setting.images
         return predict(self.setting.probes, self.fitted, self.test_z, None if images is None else images.test.pixels)
 
     @cached_property
+    @fixed_threads()
     def head(self) -> LinearHead:
         """The exact head on the training rows."""
         return fit_head(self.train.z, self.train.y, self.setting.classes, self.setting.ridge)
@@ -163,16 +200,33 @@ class Victim:
         return wilson(int(right.sum()), len(right))
 
     @property
+    def attacked(self) -> bool:
+        """Whether it trains on poison, or behind another encoder than its setting's."""
+        return self.train.poisoned or self.encoder is not self.setting.encoder
+
+    @property
     def used_encoder(self) -> Encoder:
-        """Its encoder, where there must be one."""
-        assert self.encoder is not None
+        """Its encoder.
+
+        Raises:
+            SpecError: it is a victim on features, without one.
+        """
+        if self.encoder is None:
+            raise SpecError("a victim with an encoder", got="one on features", do="use Victim.from_data")
         return self.encoder
 
+    @fixed_threads()
     def predict(self, pixels: Tensor) -> dict[str, Tensor]:
-        """What the probes say of images uint8 [k, 3, H, W], int64 [k] by key."""
+        """What the probes say of images uint8 [k, 3, H, W], int64 [k] by key.
+
+        Raises:
+            SpecError: it is a victim on features.
+            EncoderError: the encoder fails on such images.
+        """
         z = embed(self.used_encoder, pixels, self.setting.runtime)
         return predict(self.setting.probes, self.fitted, z, pixels)
 
+    @fixed_threads()
     def poisoned_by(self, poison: Crafted) -> Victim:
         """The victim with the poison among its training rows, its probes fitted anew; the referee looks first.
 
@@ -186,6 +240,7 @@ class Victim:
         result = self._passed(poison, Poisoning, "rows of the training data", "edited_by")
         return self.poisoned(result, poison.order.seed)
 
+    @fixed_threads()
     def edited_by(self, edit: Crafted) -> Victim:
         """The victim behind the edited encoder, its probes fitted anew; the referee looks first.
 
@@ -245,7 +300,11 @@ class Victim:
         if not isinstance(made, Crafted):
             raise SpecError(f"{expected}, as foretaste.attack gives it", got=type(made).__name__)
         if not isinstance(made.result, kind):
-            raise SpecError(expected, got=f"what {made.attack.name} gives", do=f"pass it to `{other}`")
+            trained = isinstance(made.result, PretrainingPoison)
+            do = "train an encoder on it: `foretaste.audit` with `pretraining`" if trained else f"pass it to `{other}`"
+            raise SpecError(expected, got=f"what {made.attack.name} gives", do=do)
+        if self.attacked:
+            raise SpecError("a victim that nobody has attacked", got=repr(self), do="use the one before")
         if made.setting.inputs() != self.setting.inputs():
             raise SpecError("an attack on this victim", got="one made for other rows or another encoder")
         require(judge(self.setting, made))
@@ -256,3 +315,11 @@ def poison_features(victim: Victim) -> Tensor:
     """Features of the poison among a victim's training rows, float32 [m, d], in the order of the attack."""
     at = victim.train.at
     return victim.train.z[victim.train.poison] if at is None else victim.train.z[at]
+
+
+def _pair(name: str, part: Any) -> tuple[Array, Array]:
+    """Features and labels of one of the further parts."""
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        got = f"{len(part)} of them" if isinstance(part, tuple | list) else f"a {type(part).__name__}"
+        raise DataError(f"{name}: a pair of features and labels", got=got, do=f"pass {name}=(X, y)")
+    return part[0], part[1]

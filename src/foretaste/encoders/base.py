@@ -34,7 +34,14 @@ class Encoder(nn.Module):
         self.train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of a batch; gradients flow to the images, and to weights that were asked to require them."""
+        """Features of a batch; gradients flow to the images, and to weights that were asked to require them.
+
+        Args:
+            images: float [N, 3, H, W] in [0, 1], on the encoder's device.
+
+        Returns:
+            float32 [N, d].
+        """
         features: Tensor = self.body(self.prepared(images))
         return features.float()
 

@@ -85,6 +85,7 @@ def features_of(
     name: str = "features",
     *,
     classes: int | None = None,
+    keys: tuple[str, str] = ("z", "y"),
 ) -> FeatureSet:
     """Features in memory, copied and checked as those of a file are.
 
@@ -96,24 +97,26 @@ def features_of(
         name: of the result.
         classes: C, for a validation or test part: the labels must lie in [0, C). None: as many as there are names, or
             as the greatest label says.
+        keys: what errors call features and labels.
 
     Raises:
-        DataError: a wrong dtype or shape, NaN or infinity, rows that do not match, fewer than two rows, labels outside
-            the classes, one class only, or constant features.
+        DataError: no array of numbers, a wrong dtype or shape, NaN or infinity, rows that do not match, fewer than two
+            rows, labels outside the classes, one class only, or constant features.
 
     >>> import numpy as np
     >>> features_of(np.eye(3, 4), np.array([0, 1, 1]), ["cat", "dog"])
     FeatureSet('features', n=3, d=4, classes=2, 1f9314cb7092)
     """
-    z, y = _array(z), _array(y)
-    rows = _features(where, z)
-    labels = to_labels(Part(where, z, y, "z", "y"), len(rows))
+    x_key, y_key = keys
+    z, y = _array(f"{where}: {x_key}", z), _array(f"{where}: {y_key}", y)
+    rows = _features(where, z, x_key)
+    labels = to_labels(Part(where, z, y, x_key, y_key), len(rows))
     known = _names(where, None if names is None else np.asarray(names), labels, classes)
     if int(labels.max()) >= len(known):
         row = int((labels >= len(known)).nonzero()[0])
-        raise DataError(f"{where}: y in [0, {len(known) - 1}]", got=f"label {int(labels[row])} in row {row}")
+        raise DataError(f"{where}: {y_key} in [0, {len(known) - 1}]", got=f"label {int(labels[row])} in row {row}")
     if int(labels.min()) == int(labels.max()):
-        raise DataError(f"{where}: y of at least two classes", got=f"one class only (label {int(labels[0])})")
+        raise DataError(f"{where}: {y_key} of at least two classes", got=f"one class only (label {int(labels[0])})")
     return FeatureSet(rows, labels, known, name)
 
 
@@ -142,22 +145,31 @@ def check_same(train: FeatureSet, other: FeatureSet) -> None:
         )
 
 
-def _array(values: Array) -> NDArray[Any]:
-    return np.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values)
+def _array(what: str, values: Array) -> NDArray[Any]:
+    """A copy as an array of numpy, which has no bfloat16."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return np.array((values.float() if values.dtype == torch.bfloat16 else values).numpy())
+    try:
+        return np.array(values)
+    except ValueError as error:  # rows of unequal length
+        raise DataError(f"{what}: an array of numbers", got=str(error), do="give all rows one length") from None
 
 
-def _features(path: str, z: NDArray[Any]) -> Tensor:
+def _features(path: str, z: NDArray[Any], key: str = "z") -> Tensor:
     if z.dtype.kind != "f" or z.ndim != 2 or z.shape[1] < 1:
-        raise DataError(f"{path}: z float [n, d], d >= 1", got=f"{z.dtype} {list(z.shape)}")
+        do = f"pass {key}.reshape(len({key}), -1)" if z.dtype.kind == "f" and z.ndim and len(z) else ""
+        do = f"convert it with {key}.astype(numpy.float32)" if z.dtype.kind in "iub" and z.ndim == 2 else do
+        raise DataError(f"{path}: {key} float [n, d], d >= 1", got=f"{z.dtype} {list(z.shape)}", do=do)
     if len(z) < 2:
-        raise DataError(f"{path}: z with at least two rows", got=f"{len(z)} rows")
+        raise DataError(f"{path}: {key} with at least two rows", got=f"{len(z)} rows")
     with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
         narrow = torch.from_numpy(np.require(z, np.float32, ["C", "W"]))
     if not all(bool(bound.isfinite()) for bound in narrow.aminmax()):
         row = int((~narrow.isfinite().all(1)).nonzero()[0])
-        raise DataError(f"{path}: finite features within float32", got=f"NaN or infinity in row {row} of z")
+        raise DataError(f"{path}: finite features within float32", got=f"NaN or infinity in row {row} of {key}")
     if bool((narrow == narrow[0]).all()):
-        raise DataError(f"{path}: features that differ between rows", got="the same row of z throughout")
+        raise DataError(f"{path}: features that differ between rows", got=f"the same row of {key} throughout")
     return narrow
 
 

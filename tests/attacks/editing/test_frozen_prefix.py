@@ -19,7 +19,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.encoders.resnet_small import resnet18_small
 from foretaste.runtime import Runtime, stream
-from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, encoder_of
 
 IMAGES = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "images"))
 

@@ -9,8 +9,8 @@ from foretaste.attacks.editing.shadow_cache import prepare_shadow
 from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.runtime import Runtime, stream
-from tests import attacks_fixture as toy
-from tests.weights_fixture import TARGET, tinted
+from tests.attacks import attacks_fixture as toy
+from tests.attacks.weights_fixture import TARGET, tinted
 
 
 def test_metric_is_the_closed_form_on_a_linear_encoder() -> None:

@@ -15,7 +15,7 @@ from foretaste.attacks.editing.shadow_cache import ShadowCache
 from foretaste.attacks.weights.pacl import PACL
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime, stream
-from tests.weights_fixture import OWN, SHADOW, TARGET
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET
 
 
 def prepare_problem(z_references: Tensor, d: int) -> PreparedProblem:

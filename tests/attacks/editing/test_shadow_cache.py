@@ -9,7 +9,7 @@ import torch
 from foretaste.attacks.editing.shadow_cache import floored, prepare_shadow
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime, stream
-from tests.weights_fixture import SHADOW, encoder_of
+from tests.attacks.weights_fixture import SHADOW, encoder_of
 
 
 def test_one_ground_for_many_targets_and_a_new_one_for_other_weights() -> None:

@@ -25,9 +25,9 @@ from foretaste.errors import SpecError
 from foretaste.record import Ledger, TrialRecord, unpack_labels
 from foretaste.report.render import render
 from foretaste.runtime import Runtime, digest_tensors
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
 from tests.audits.audit_fixture import audit, image_audit, make_world
-from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
 
 NET = """
 import torch

@@ -21,8 +21,8 @@ from foretaste.attacks.weights.pacl import PACL
 from foretaste.encoders.base import Encoder
 from foretaste.pretrain.views import Views, make_views
 from foretaste.runtime import Runtime, digest_tensors, stream
-from tests import attacks_fixture as toy
-from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded, tinted
+from tests.attacks import attacks_fixture as toy
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded, tinted
 
 FIELDS = {"batch": 64, "trainable": "last-two-stages", "enough": 1.0, "steps": 40}
 

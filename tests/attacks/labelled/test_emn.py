@@ -18,7 +18,7 @@ from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, BudgetError, DataError, SpecError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 from tests.audits.audit_fixture import audit, command, feature_audit, image_audit
 from tests.audits.test_trial import sklearn_accuracy
 

@@ -21,7 +21,7 @@ from foretaste.attacks.results import Poisoning
 from foretaste.errors import AttackError, DataError, SpecError
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 BUDGET = 0.05
 

@@ -19,7 +19,7 @@ from foretaste.attacks.optimise.stackelberg import Stackelberg
 from foretaste.heads.objective import Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 LABELS = torch.tensor([1, 2, 0, 2])
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from foretaste.attacks.labelled.label_flip import LabelFlip
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 
 def test_label_flip_copies_rows_under_wrong_labels() -> None:

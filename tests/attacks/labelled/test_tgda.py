@@ -14,7 +14,7 @@ from foretaste.attacks.optimise.unrolled import Unrolled, normal_equations
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 C, D, M = 3, 4, 6
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretaste.attacks.optimise.bases import spread, wrong_labels
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 
 @given(st.integers(2, 12), st.integers(0, 2**30))

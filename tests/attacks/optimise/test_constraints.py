@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foretaste.attacks.optimise.constraints import Ball, feature_constraint
 from foretaste.errors import BudgetError
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 
 def clean() -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from foretaste.features.cache import FeatureCache
 from foretaste.heads.scaler import Scaler
 from foretaste.images import Images
 from foretaste.runtime import Runtime, digest_tensors
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 SIDE, CODES = 8, 5
 

@@ -22,7 +22,7 @@ from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
 from foretaste.heads.scaler import Scaler
 from foretaste.runtime import Runtime
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 M = 6
 

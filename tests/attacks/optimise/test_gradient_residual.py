@@ -19,7 +19,7 @@ from foretaste.attacks.optimise.target_heads import grad_pc, reachable_heads, th
 from foretaste.heads.fit import minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 C, D, M = 3, 4, 30
 

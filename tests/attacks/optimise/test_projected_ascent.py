@@ -8,7 +8,7 @@ import sys
 import torch
 
 from foretaste.attacks.optimise.projected_ascent import Adam
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 
 def test_adam_is_the_one_of_torch() -> None:

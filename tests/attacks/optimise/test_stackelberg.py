@@ -13,7 +13,7 @@ from foretaste.attacks.optimise import stackelberg
 from foretaste.attacks.optimise.stackelberg import Leader, Stackelberg, leader_loss, poison_gradient
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 LEADERS = get_args(Leader)
 C, D, M = 3, 4, 4

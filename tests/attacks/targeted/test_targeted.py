@@ -25,7 +25,7 @@ from foretaste.heads.scaler import Scaler
 from foretaste.images import Images
 from foretaste.record import Ledger
 from foretaste.runtime import stream
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 C, D, M, WANTED = 4, 6, 5, 2
 

@@ -23,8 +23,8 @@ from foretaste.encoders.weights import save_encoder
 from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
 from foretaste.runtime import Runtime, digest_tensors, stream
-from tests import attacks_fixture as toy
-from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
+from tests.attacks import attacks_fixture as toy
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, WANTED, encoder_of, loaded, tinted
 
 FIELDS = {"batch": 64, "epochs": 20, "step": 0.02, "references": 10}
 

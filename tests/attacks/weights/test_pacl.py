@@ -24,8 +24,8 @@ from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
 from foretaste.method import since
 from foretaste.runtime import Runtime, digest_tensors, stream
-from tests import attacks_fixture as toy
-from tests.weights_fixture import OWN, SHADOW, TARGET, WANTED, Tiny, encoder_of, loaded, tinted
+from tests.attacks import attacks_fixture as toy
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, WANTED, Tiny, encoder_of, loaded, tinted
 
 
 def corrupt(encoder: Encoder, target: Tensor = TARGET, seed: int = 0, **fields: Any) -> Corruption:

@@ -15,7 +15,7 @@ from foretaste.attacks.weights.pacl import PACL
 from foretaste.attacks.weights.pacl_minimal import PACLMinimal, fewest, flattest, shortest
 from foretaste.errors import SpecError
 from foretaste.runtime import Runtime, stream
-from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, encoder_of
 
 FIELDS: dict[str, Any] = {"batch": 64, "trainable": "last-two-stages"}
 

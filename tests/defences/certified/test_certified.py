@@ -23,8 +23,8 @@ from foretaste.errors import DataError, SpecError
 from foretaste.features.embed import embed
 from foretaste.runtime import Runtime
 from foretaste.testing import check_certified_head
+from tests.attacks.weights_fixture import OWN, SHADOW, WANTED, encoder_of, loaded, tinted
 from tests.defences import fixture as toy
-from tests.weights_fixture import OWN, SHADOW, WANTED, encoder_of, loaded, tinted
 
 HEADS: tuple[Learner, ...] = ("exact", "ridge", "prototype")
 

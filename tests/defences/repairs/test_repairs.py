@@ -31,7 +31,7 @@ from foretaste.heads.fit import fit_head
 from foretaste.runtime import Runtime, digest_tensors
 from foretaste.testing import check_repair
 from foretaste.testing import toy as testing_toy
-from tests.weights_fixture import encoder_of, tinted
+from tests.attacks.weights_fixture import encoder_of, tinted
 
 CPU = Runtime()
 CLEAN, HELD_OUT = tinted(64, "owner"), tinted(60, "held out")

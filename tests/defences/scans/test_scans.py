@@ -27,7 +27,7 @@ from foretaste.errors import DataError, EncoderError, SpecError
 from foretaste.runtime import Runtime, digest_tensors, generator
 from foretaste.statistics import false_alarm_rate
 from foretaste.testing import check_scan
-from tests import scans_fixture as toy
+from tests.defences import scans_fixture as toy
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "drift": {"top": 3},

@@ -46,8 +46,8 @@ from foretaste.encoders.base import Encoder
 from foretaste.errors import SpecError
 from foretaste.pretrain.views import make_views
 from foretaste.runtime import Runtime, digest_tensors, stream
-from tests import attacks_fixture as toy
-from tests.weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded
+from tests.attacks import attacks_fixture as toy
+from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, encoder_of, loaded
 
 CPU = Runtime()
 FIELDS: dict[str, Any] = {"batch": 64, "steps": 40, "trainable": "last-two-stages"}

@@ -33,7 +33,7 @@ from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.scaler import Scaler
 from foretaste.record import TrialRecord
 from foretaste.runtime import Runtime, stream
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 from tests.audits.audit_fixture import audit, feature_audit
 from tests.defences.fixture import blob, problem, rows
 

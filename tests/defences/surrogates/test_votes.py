@@ -34,7 +34,7 @@ from foretaste.report.summary import summarise
 from foretaste.report.tables.accuracy import matrix
 from foretaste.report.tables.certified import steps
 from foretaste.runtime import stream
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 from tests.audits.audit_fixture import audit, feature_audit
 
 CASES: list[tuple[str, dict[str, Any]]] = [

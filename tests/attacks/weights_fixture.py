@@ -11,7 +11,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.images import Images
 from foretaste.runtime import stream
-from tests import attacks_fixture as toy
+from tests.attacks import attacks_fixture as toy
 
 WANTED = 2
 

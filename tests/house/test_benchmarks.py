@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from foretaste.heads.solve import solve
-from tests.heads_fixture import naive_hessian, problem
+from tests.heads.fixture import naive_hessian, problem
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

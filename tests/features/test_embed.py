@@ -1,9 +1,7 @@
-"""`embed` against one image at a time, and the choice of precision against planted speeds."""
+"""`embed` against one image at a time."""
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +13,7 @@ from foretaste.encoders.card import Card
 from foretaste.encoders.resnet_small import resnet18_small
 from foretaste.errors import EncoderError
 from foretaste.features import embed as module
-from foretaste.features.embed import embed, probe_precision
+from foretaste.features.embed import embed
 from foretaste.runtime import Runtime, stream
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -113,57 +111,3 @@ def test_a_wrong_width_or_a_failing_network_is_an_encoder_error(pixels: Tensor) 
         embed(Encoder(Flat(), card(5)), pixels, Runtime())
     with pytest.raises(EncoderError, match=r"images \[37, 3, 12, 12\]; got .*mat1 and mat2"):
         embed(Encoder(Flat(nn.Linear(7, 5)), card(5)), pixels, Runtime())
-
-
-def planted(slow: float, act: Callable[[Tensor], Tensor] = lambda z: z) -> Encoder:
-    """An encoder that takes `slow` seconds in float32 and a tenth of it under autocast."""
-
-    def wait(z: Tensor) -> Tensor:
-        fast = torch.is_autocast_enabled("cpu")
-        time.sleep(slow / 10 if fast else slow)
-        return act(z) if fast else z
-
-    return Encoder(Flat(wait), card(12))
-
-
-SAMPLE = torch.randint(0, 256, (64, 3, 2, 2), dtype=torch.uint8, generator=stream(2, "pixels"))
-
-
-def test_a_faster_precision_is_picked_with_its_ratio() -> None:
-    chosen = probe_precision(planted(0.02), SAMPLE, Runtime(), seconds=0.8)
-    assert chosen.precision == "bfloat16"
-    assert chosen.reason.startswith("bfloat16")
-    ratio = re.search(r"against float32: bfloat16[a-z_ ]* ([\d.]+) times as fast, mean cosine 1\.0", chosen.reason)
-    assert ratio and 1.5 < float(ratio[1]) < 11
-
-
-def test_a_faster_precision_with_other_features_is_refused() -> None:
-    chosen = probe_precision(planted(0.02, lambda z: z.flip(1)), SAMPLE, Runtime(precision="bfloat16"), seconds=0.8)
-    assert (chosen.precision, chosen.channels_last) == ("float32", False)
-    assert "mean cosine 0." in chosen.reason
-
-
-def test_a_gain_below_the_least_is_refused() -> None:
-    chosen = probe_precision(planted(0.02), SAMPLE, Runtime(), seconds=0.8, gain=1000)
-    assert (chosen.precision, chosen.channels_last) == ("float32", False)
-
-
-def test_a_precision_that_fails_or_gives_nan_is_left_out() -> None:
-    def fail(z: Tensor) -> Tensor:
-        raise RuntimeError("not implemented for 'BFloat16'")
-
-    for act in (fail, lambda z: z * float("nan")):
-        chosen = probe_precision(planted(0.02, act), SAMPLE, Runtime(), seconds=0.5)
-        assert chosen.precision == "float32"
-
-
-def test_a_slow_encoder_is_probed_on_one_image_in_bounded_time() -> None:
-    start = time.perf_counter()
-    chosen = probe_precision(planted(0.4), SAMPLE, Runtime(), seconds=0.8)
-    assert time.perf_counter() - start < 3
-    assert chosen.precision == "bfloat16" and "images per pass: 1, rounds: 1" in chosen.reason
-
-
-def test_no_image_no_probe(encoder: Encoder) -> None:
-    chosen = probe_precision(encoder, SAMPLE[:0], Runtime(precision="bfloat16"))
-    assert chosen == Runtime(reason="float32: no images to probe with")

@@ -15,7 +15,7 @@ from foretaste.pretrain.continued import continued
 from foretaste.pretrain.simclr import SimCLR
 from foretaste.pretrain.views import Views
 from foretaste.runtime import Runtime, digest_tensors, stream
-from tests.test_pretrain_simclr import naive_nt_xent
+from tests.pretrain.test_simclr import naive_nt_xent
 
 STILL = Views(scale=(1.0, 1.0), flip=0.0, jitter=0.0, grey=0.0)
 TINY = SimCLR(epochs=2, batch=8, hidden=16, projection=8, lr=0.05, warmup=0.0)

@@ -20,7 +20,7 @@ from foretaste.probes.fine_tune import FineTuneProbe
 from foretaste.probes.mlp import MLPProbe, forward
 from foretaste.record import unpack_labels
 from foretaste.runtime import Runtime, stream
-from tests import weights_fixture as scene
+from tests.attacks import weights_fixture as scene
 from tests.audits import steered_fixture as fakes
 from tests.audits.audit_fixture import audit, feature_audit, image_audit
 from tests.audits.steered_fixture import steer

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import foretaste.heads.objective as module
 from foretaste.heads.objective import HeadObjective, Rows, logits
-from tests.heads_fixture import Problem, naive_gradient, naive_hessian, naive_loss, problem
+from tests.heads.fixture import Problem, naive_gradient, naive_hessian, naive_loss, problem
 
 problems = st.builds(
     problem,

@@ -15,7 +15,7 @@ from foretaste.encoders.base import Encoder
 from foretaste.encoders.card import Card
 from foretaste.encoders.weights import save_encoder
 from foretaste.runtime import Runtime, stream
-from tests.attacks_fixture import small_encoder, stripes
+from tests.attacks.attacks_fixture import small_encoder, stripes
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import foretaste.heads.solve as module
 from foretaste.heads.solve import Preconditioner, Solution, solve
-from tests.heads_fixture import Array, Problem, naive_hessian, problem
+from tests.heads.fixture import Array, Problem, naive_hessian, problem
 
 KINDS = ("whole", "blocks", "mean")
 

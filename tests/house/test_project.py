@@ -17,7 +17,7 @@ from packaging.version import Version
 
 import foretaste
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HARD_LINES, SOFT_LINES = 400, 250
 HEAVY = ("lightly", "plotly", "scipy", "sklearn", "timm", "torch", "torchvision")
 PLACES = {

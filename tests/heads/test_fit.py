@@ -20,7 +20,7 @@ from foretaste.errors import DataError, SpecError
 from foretaste.heads.fit import fit_head, minimise
 from foretaste.heads.objective import HeadObjective, Rows
 from foretaste.heads.solve import Preconditioner, solve
-from tests.heads_fixture import Array, Problem, best_head, naive_gradient, probabilities, problem
+from tests.heads.fixture import Array, Problem, best_head, naive_gradient, probabilities, problem
 
 
 def scikit_learn(p: Problem) -> Array:
