@@ -38,8 +38,8 @@ def check_attack(attack: str | type[Attack] | Attack, /, *, draws: bool | None =
 
     Frozen, documented fields and an entry that makes it again; a result of the right kind, dtypes and shapes that the
     referee lets pass and that a victim can be trained on, with one poisoned row as with as many as there are; the same
-    bytes for the same arguments; nothing that it was given is changed, nor any global random state, default dtype or
-    number of threads. An attack on the accuracy meets a victim on features and one on images, unless it says by
+    bytes for the same arguments; nothing that it was given is changed, nor any global random state or default dtype.
+    An attack on the accuracy meets a victim on features and one on images, unless it says by
     `carrier` that it needs images.
 
     Args:
