@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,19 @@ def test_one_that_breaks_its_promise_is_a_failed_trial_and_the_audit_goes_on(wri
         ft.testing.ConformanceError, match="greedy: referee: budget as promised; got 10 rows of at most"
     ):
         ft.testing.check_attack("mine.py:Greedy")
+
+
+def test_from_python_a_configured_value_does_the_same(
+    written: Path, world: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.syspath_prepend(written)
+    mine = import_module("mine")
+    request.addfinalizer(lambda: sys.modules.pop("mine"))
+    ft.testing.check_attack(mine.MeanFlip, to="nearest")
+    fixed = {"features": world / "F.npz", "budgets": [0.1], "seeds": 1, "progress": False}
+    done = ft.audit(attacks=[mine.MeanFlip(to="nearest"), "label-flip"], out="one", **fixed)
+    named = ft.audit(attacks=["mine.py:MeanFlip:to=nearest"], out="two", **fixed)
+    assert [record.attack for record in done.records] == ["none", "mean-flip", "label-flip"]
+    assert not done.failures
+    assert done.records[1].scores == named.records[1].scores
+    assert done.records[1].spec["attack"]["to"] == "nearest"

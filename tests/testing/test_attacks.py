@@ -91,6 +91,28 @@ class Shy(Honest):
         return "Shy(...)"
 
 
+class Wordy(Honest):
+    name: ClassVar[str] = "wordy"
+
+    @property
+    def variant(self) -> str:
+        return "one\ntwo"
+
+
+class Renamed(Honest):
+    name: ClassVar[str] = "renamed"
+
+    def entry(self) -> dict[str, Any]:
+        return {**super().entry(), "name": "honest"}
+
+
+class Rounded(Honest):
+    name: ClassVar[str] = "rounded"
+
+    def entry(self) -> dict[str, Any]:
+        return {**super().entry(), "how": 7}
+
+
 class Forgetful(Honest):
     name: ClassVar[str] = "forgetful"
 
@@ -108,6 +130,9 @@ class Forgetful(Honest):
         (Odd, "odd: an entry of JSON types; got Out of range float values"),
         (Shy, r"shy: a repr that makes it again; got Shy\(\.\.\.\)"),
         (Forgetful, "forgetful: every field in its entry and nothing else; got how"),
+        (Wordy, r"wordy: `variant` is a text on one line; got 'one\\ntwo'"),
+        (Renamed, "renamed: its name in its entry; got another"),
+        (Rounded, r"rounded: an entry that makes it again; got Rounded\(how=7\)"),
         (ft.Filter, "attack foretaste.defences.base:Filter: a class that extends LabelledAttack or"),
         ("nonsense", "attack: one of label-flip, .*; got 'nonsense'"),
     ],
@@ -151,8 +176,13 @@ def counted(self: Any, known: Any, made: Any, progress: Any) -> Any:
 
 
 def at_the_bar(self: Any, known: Any, made: Any, progress: Any) -> Any:
-    loud = type(progress).__name__ == "Steps"
-    return replace(made, z=made.z.clone().clamp(max=0 if loud else 1)) if loud else made
+    watched = type(progress).__name__ == "Steps"
+    return replace(made, y=(made.y + 1) % known.classes) if watched else made
+
+
+def mutable(self: Any, known: Any, made: Any, progress: Any) -> Any:
+    vars(self)["how"] = self.how + 1
+    return made
 
 
 SINS = {
@@ -171,6 +201,7 @@ SINS = {
     "replaces": (changed(replaces=lambda k, m: True), "referee: ledger as promised"),
     "lying ledger": (with_ledger(added=3), "referee: ledger as promised; got 3 rows declared, 9 added"),
     "infinite ledger": (with_ledger(figures={"x": float("inf")}), "finite numbers in its ledger"),
+    "infinite row": (with_ledger(per_row={"x": [float("nan")]}), "finite numbers in its ledger"),
     "nameless": (with_ledger(objective=[1.0]), "a name for the objective in its ledger; got ''"),
     "writes rows": (
         doing(lambda k, m, p: k.z.add_(1)),
@@ -180,7 +211,6 @@ SINS = {
     "torch random": (doing(lambda k, m, p: torch.rand(2)), "leaves torch's global random state alone; got another"),
     "numpy random": (doing(lambda k, m, p: np.random.rand(2)), "leaves numpy's global random state alone"),  # noqa: NPY002
     "python random": (doing(lambda k, m, p: random.randint(0, 3)), "leaves Python's global random state alone"),
-    "threads": (doing(lambda k, m, p: torch.set_num_threads(torch.get_num_threads() + 1)), "number of threads alone"),
     "dtype": (doing(lambda k, m, p: torch.set_default_dtype(torch.float64)), "leaves torch's default dtype alone"),
     "gradients": (doing(lambda k, m, p: torch.set_grad_enabled(False)), "leaves torch's gradient mode alone"),
     "backwards": (
@@ -189,7 +219,9 @@ SINS = {
     ),
     "beyond": (doing(lambda k, m, p: p and p(5, 4)), r"progress is called with .* upwards; got \(5, 4\)"),
     "counts": (counted, "sinner: the same arguments give the same bytes; got others; draw from the seed alone"),
-    "watches": (at_the_bar, "sinner: (referee|the same bytes with or without a progress)"),
+    "watches": (at_the_bar, "sinner: the same bytes with or without a progress; got others; only call it"),
+    "changes itself": (mutable, "sinner: a value that does not change as it works; got other fields"),
+    "negative passes": (with_ledger(passes=-1), "no negative count or residual in its ledger; got passes -1"),
 }
 
 

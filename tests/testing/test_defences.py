@@ -81,6 +81,7 @@ FILTERS: dict[str, tuple[Any, str]] = {
     "writes": (doing(lambda rows: rows.z.zero_()), "the rows stay as they were; got others; work on copies"),
     "writes clean": (doing(lambda rows: rows.clean_y.zero_()), "the rows stay as they were"),
     "raises": (doing(lambda rows: 1 / 0), "scores 240 rows without an error; got ZeroDivisionError"),
+    "threads": (doing(lambda rows: torch.set_num_threads(torch.get_num_threads() + 1)), "number of threads alone"),
     "random": (doing(lambda rows: torch.rand(1)), "leaves torch's global random state alone"),
     "counts": (counted, "the same rows and seed give the same bytes; got others"),
     "by place": (
@@ -129,9 +130,10 @@ class Nearest(ft.Probe):
         return found
 
 
-def counting(self: Any, new: Any, found: Any) -> Any:
+def counting(self: Any, z: Any, y: Any, classes: int, seed: int, runtime: Any) -> Any:
     CALLS.append(0)
-    return (found + len(CALLS) // 2) % 3
+    label = len(CALLS) % 3
+    return ft.FittedProbe(predict=lambda new: torch.full((len(new),), label))
 
 
 def demanding(self: Any, z: Any, y: Any, seed: int) -> None:
@@ -141,7 +143,7 @@ def demanding(self: Any, z: Any, y: Any, seed: int) -> None:
 PROBES: dict[str, tuple[dict[str, Any], str]] = {
     "scores": ({"after": lambda s, new, found: found.double()}, r"classes: int64 \[45\] on the CPU; got float64"),
     "outside": ({"after": lambda s, new, found: found + 1}, r"classes in \[0, 2\]; got 1 to 3"),
-    "counts": ({"after": counting}, "sinner: (the same rows and seed|a row gets the same class alone)"),
+    "counts": ({"fit": counting}, "the same rows and seed give the same classes; got others; draw from"),
     "among others": (
         {"after": lambda s, new, found: (found + len(new)) % 3},
         "a row gets the same class alone as among others",

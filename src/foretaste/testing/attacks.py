@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ def check_attack(attack: str | type[Attack] | Attack, /, *, draws: bool | None =
 
     Frozen, documented fields and an entry that makes it again; a result of the right kind, dtypes and shapes that the
     referee lets pass and that a victim can be trained on, with one poisoned row as with as many as there are; the same
-    bytes for the same arguments; nothing that it was given is changed, nor any global random state, default dtype or
-    number of threads. An attack on the accuracy meets a victim on features and one on images, unless it says by
+    bytes for the same arguments; nothing that it was given is changed, nor any global random state or default dtype.
+    An attack on the accuracy meets a victim on features and one on images, unless it says by
     `carrier` that it needs images.
 
     Args:
@@ -207,7 +208,12 @@ def _state(mount: _Mount, made: Corruption) -> None:
 
 def _ledger(who: str, ledger: Ledger) -> None:
     """Numbers that a record can keep; whether they are true is the referee's."""
-    numbers = [*ledger.objective, *ledger.figures.values(), *ledger.residuals.values()]
+    numbers = [
+        *ledger.objective,
+        *ledger.figures.values(),
+        *ledger.residuals.values(),
+        *chain(*ledger.per_row.values()),
+    ]
     keep(all(map(math.isfinite, numbers)), f"{who}: finite numbers in its ledger", got="NaN or infinity")
     keep(
         bool(ledger.objective) == bool(ledger.objective_name),
