@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from foretaste.attacks.base import Attack, Progress, quiet
 from foretaste.audits.attempt import Attempt, record_of
 from foretaste.audits.baseline import Baseline
 from foretaste.audits.crafted import Order, craft
 from foretaste.audits.evaluators.base import Case, Evaluator, Findings
-from foretaste.audits.evaluators.preprocessing import PreprocessingEvaluator
 from foretaste.audits.metrics import accuracy, compare_predictions, target_scores, with_triggered
 from foretaste.audits.preflight import attack_warnings, controls, preflight
 from foretaste.audits.prepare import PreparedAudit
@@ -137,9 +138,9 @@ def _target(
     together: int,
 ) -> TargetScores:
     """What became of the chosen image, with the test rows that bear the attack's trigger, where it has one."""
-    preprocessing: PreprocessingEvaluator = prepared.defender.preprocessing
-    countered = found.outcomes.get(preprocessing.kind, dict)
-    others = preprocessing.pairs(countered, baseline)
+    others: dict[str, tuple[Tensor, Tensor]] = {}
+    for evaluator in prepared.defender.evaluators:
+        others |= evaluator.pairs(found.outcomes.get(evaluator.kind, dict), baseline)
     scores = target_scores(victim, baseline.victim, pair, others, together)
     if found.triggered is None:
         return scores

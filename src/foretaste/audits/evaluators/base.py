@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from torch import Tensor
+
 from foretaste.attacks.base import Progress, quiet
 from foretaste.audits.victim import Stage, Victim, untimed
 from foretaste.errors import ForetasteError
@@ -107,6 +109,15 @@ class Evaluator(ABC, Generic[Configured, Outcome]):
             beside: the baseline; None: the victim is the baseline itself.
             case: of the trial.
         """
+
+    def pairs(self, found: dict[str, Outcome], beside: Beside) -> dict[str, tuple[Tensor, Tensor]]:
+        """Predictions on the test rows without the attack and with it, int64 [k] by key, where a chosen image counts.
+
+        Args:
+            found: by `run`, of the attacked victim.
+            beside: the baseline.
+        """
+        return {}
 
     def digests(self) -> dict[str, str]:
         """Of what the defender has beside its clean rows, for the identity of trials."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from torch import Tensor
+
 from foretaste.attacks.budget import poisoned_rows
 from foretaste.audits.evaluators.base import Beside, Case, Evaluator, Faces, Findings
 from foretaste.audits.evaluators.filters import training_rows
@@ -99,6 +101,11 @@ class CertifiedEvaluator(Evaluator[CertifiedHead, Outcome]):
                     f"{key}: {moved} of {count} covered predictions moved; bags drawn at random can be that far out"
                 )
         return Findings({"certified": entries}, checks, warnings)
+
+    def pairs(self, found: dict[str, Outcome], beside: Beside) -> dict[str, tuple[Tensor, Tensor]]:
+        """See `Evaluator.pairs`."""
+        own = beside.outcomes(self) if found else {}
+        return {key: (own[key].found.predictions, one.found.predictions) for key, one in found.items()}
 
     def _entry(self, key: str, victim: Victim, vote: Outcome, own: Outcome) -> CertifiedScores:
         """Of the baseline with its radii, of a trial with the bound that it must keep."""

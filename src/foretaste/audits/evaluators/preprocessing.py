@@ -139,7 +139,7 @@ class PreprocessingEvaluator(Evaluator[str, Outcome]):
         return own[key].predictions if key in own else beside.victim.predictions[beside.victim.setting.headline]
 
     def pairs(self, found: dict[str, Outcome], beside: Beside) -> dict[str, tuple[Tensor, Tensor]]:
-        """Predictions on the test rows without the attack and with it, by key."""
+        """See `Evaluator.pairs`."""
         return {key: (self.without_poison(key, beside), one.predictions) for key, one in found.items()}
 
 

@@ -50,11 +50,13 @@ class Gallery:
 
 
 def projections(summary: Summary) -> list[Plot]:
-    """One figure per attack: its largest budget, its first seed with a projection."""
+    """One figure per attack on the training rows: its largest budget, its first trial with a projection."""
+    rows = [(f"{row.name}, {budget(row.budget)}", row.trials) for row in _largest(summary.rows)]
+    rows += [(_titled(row), row.pairs) for row in summary.steering]
     found = [
-        (f"{row.name}, {budget(row.budget)}, seed {trial.seed}", trial.projection)
-        for row in _largest(summary.rows)
-        for trial in [trial for trial in row.trials if trial.projection][:1]
+        (f"{title}, seed {trial.seed}", trial.projection)
+        for title, trials in rows
+        for trial in [trial for trial in trials if trial.projection][:1]
         if trial.projection
     ]
     most = min(POINTS, ALL_POINTS // max(len(found), 1))
