@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -217,14 +218,47 @@ def test_a_victim_is_attacked_once(one: ft.Victim) -> None:
         poisoned.poisoned_by(poison)
 
 
-def test_pretraining_images_are_crafted_and_not_trained_on(pictures: ft.Victim) -> None:
-    pool = pictures.setting.split.clean
-    poison = ft.attack(
-        "poisoned-encoder", pictures, budget=0.5, target=0, wanted=(int(pictures.truth[0]) + 1) % 3, pool=pool, **QUIET
+def test_pretraining_on_poison_is_that_of_an_audit(world: Path, tmp_path: Path) -> None:
+    """The encoder of the baseline, the poisoned one, and what became of the image."""
+    pool = tmp_path / "pool.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3)).astype(np.uint8)
+    np.savez(pool, x=pixels, y=np.arange(30) % 3)
+    quick = {"epochs": 1, "batch": 8, "hidden": 16, "projection": 8}
+    done = ft.audit(
+        data=world / "images.npz",
+        encoder=f"{world / 'net.py'}:make",
+        attacks=["poisoned-encoder:together=1"],
+        budgets=[0.2],
+        targets=1,
+        pretraining={"data": str(pool), **quick},
+        out=tmp_path / "audit",
+        **QUIET,
     )
-    assert poison.pixels is not None and len(poison.pixels) <= len(pool) / 2
-    with pytest.raises(ft.SpecError, match="got what poisoned-encoder gives; train an encoder on it"):
+    record = done.records[1]
+    pictures, target = on_images(world), record.target
+    poison = ft.attack(
+        "poisoned-encoder:together=1",
+        pictures,
+        budget=0.2,
+        target=target.index,
+        wanted=target.target_class,
+        pool=ft.Images(pixels.transpose(0, 3, 1, 2), np.arange(30) % 3, ("a", "b", "c"), "pool"),
+        **QUIET,
+    )
+    assert record.digests["poison"] == digest_tensors({"pixels": poison.pixels})
+    clean, poisoned = (pictures.pretrained_by(poison, poisoned=one, **quick) for one in (False, True))
+    assert record.digests["continued encoder"] == clean.used_encoder.sha256() != pictures.used_encoder.sha256()
+    assert record.digests["poisoned encoder"] == poisoned.used_encoder.sha256() != clean.used_encoder.sha256()
+    found = ft.compare(clean, poisoned, target=target.index, wanted=target.target_class)
+    assert (found.probes["exact"], found.target) == (record.scores["exact"], target)
+    with pytest.raises(ft.SpecError, match="got what poisoned-encoder gives; pass it to `pretrained_by`"):
         pictures.poisoned_by(poison)
+    with pytest.raises(ft.SpecError, match="epoch"):
+        pictures.pretrained_by(poison, epoch=1)
+    poison.pixels[0] = 0
+    pictures.pretrained_by(poison, **quick)  # any image is allowed
+    with pytest.raises(ft.RefereeError, match="budget"):
+        pictures.pretrained_by(replace(poison, rows=1), **quick)
 
 
 def test_an_attack_of_ones_own(one: ft.Victim) -> None:
@@ -295,6 +329,8 @@ def test_a_class_of_a_notebook_is_found_again_and_told_from_its_next_version(tmp
             "works on features, .* got pacl; use Victim.from",
         ),
         ({"references": "x"}, "references: own or training; got 'x'"),
+        ({"references": 10}, 'a field of that name goes into the attack: "pacl:references=10"'),
+        ({"attack": "gradient-canceling", "target": "exact"}, 'goes into the attack: "gradient-canceling:target='),
         ({"attacker": "subset"}, "attacker: what it knows, as in AttackerSpec"),
         ({"attacker": {"rows": "some"}}, "got rows = 'some'"),
         ({"shadow": "x"}, r"shadow: foretaste\.Images; got a str"),

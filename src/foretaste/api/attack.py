@@ -61,11 +61,12 @@ def attack(
         shadow: images whose features an attack on the weights keeps; None: the attacker's own.
         pool: clean pre-training images, for attacks that add to them.
         progress: draw a bar in a terminal or a notebook.
-        fields: of the attack, where it is a name or a class, as in `foretaste list NAME`.
+        fields: of the attack, where it is a name or a class, as in `foretaste list NAME`. One that is called like an
+            argument of this function goes into the name: "pacl:references=10".
 
     Returns:
         The result with its evidence: `.y`, `.base`, `.ledger` and `.z` or `.pixels`; `.state` of an edited encoder.
-        It has not been checked: `victim.poisoned_by` and `victim.edited_by` ask the referee first.
+        It has not been checked: `victim.poisoned_by`, `edited_by` and `pretrained_by` ask the referee first.
 
     Raises:
         SpecError: an unknown attack or field, one that does not fit the victim or the other arguments, or a victim that
@@ -75,7 +76,7 @@ def attack(
     """
     a_victim("attack", victim, clean=True)
     seed, budget = a_whole("seed", seed, 0), None if budget is None else a_budget(budget)
-    one_of("references", references, References)
+    one_of("references", references, References, 'a field of that name goes into the attack: "pacl:references=10"')
     for name, images in (("shadow", shadow), ("pool", pool)):
         if not isinstance(images, Images | None):
             raise SpecError(f"{name}: foretaste.Images", got=a_kind(images))
@@ -157,7 +158,13 @@ def _fits(
     if single and (target is None or wanted is None):
         raise SpecError(f"{name}: target and wanted", got="one of them or none", do="pass both")
     if not single and (target is not None or wanted is not None):
-        raise SpecError(f"{name}: no target, since it lowers the accuracy", got="target or wanted", do="leave it out")
+        raise SpecError(
+            f"{name}: no target, since it lowers the accuracy",
+            got="target or wanted",
+            do=f'leave it out; a field of that name goes into the attack: "{name}:target=..."'
+            if "target" in type(method).model_fields
+            else "leave it out",
+        )
     if isinstance(method, PretrainingAttack) != (pool is not None):
         raise SpecError(
             f"{name}: {'the pre-training images that it adds to' if pool is None else 'no pre-training images'}",

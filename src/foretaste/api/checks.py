@@ -62,10 +62,10 @@ def a_budget(value: Any) -> float:
     return share
 
 
-def one_of(what: str, value: Any, literal: Any) -> None:
-    """Raise SpecError unless the value is one of a `Literal`."""
+def one_of(what: str, value: Any, literal: Any, do: str = "") -> None:
+    """Raise SpecError, with what to do, unless the value is one of a `Literal`."""
     if value not in (allowed := get_args(literal)):
-        raise SpecError(f"{what}: {' or '.join(allowed)}", got=repr(value))
+        raise SpecError(f"{what}: {' or '.join(allowed)}", got=repr(value), do=do)
 
 
 def a_kind(value: Any) -> str:

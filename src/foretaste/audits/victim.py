@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from foretaste.attacks.results import Corruption, Poisoning, PretrainingPoison
+from foretaste.audits.auxiliary_data import Pool
 from foretaste.audits.crafted import Crafted
 from foretaste.audits.inputs import embed_setting, load_setting, setting_of_features
 from foretaste.audits.methods import listed
@@ -32,6 +33,8 @@ from foretaste.features.embed import embed
 from foretaste.features.file import Array, features_of
 from foretaste.heads.fit import LinearHead, fit_head
 from foretaste.method import Method
+from foretaste.pretrain.continued import continued
+from foretaste.pretrain.simclr import SimCLR
 from foretaste.probes.base import FittedProbe
 from foretaste.record import Estimate
 from foretaste.runtime import fixed_threads
@@ -41,6 +44,10 @@ Methods = str | type[Method] | Method | Sequence[str | type[Method] | Method]
 """One method or several, each as a name, a class or a configured value."""
 Stage = Callable[[str], AbstractContextManager[None]]
 """Clock of the stage of that name, see `attempt.Timer`."""
+
+
+DOORS = {Poisoning: "poisoned_by", Corruption: "edited_by", PretrainingPoison: "pretrained_by"}
+"""Result of an attack -> what of a victim takes it."""
 
 
 def untimed(stage: str) -> AbstractContextManager[None]:
@@ -237,7 +244,7 @@ class Victim:
             RefereeError: the poison breaks its budget, range, constraint or ledger.
             SpecError: it is no poison of training rows, or was made for other ones.
         """
-        result = self._passed(poison, Poisoning, "rows of the training data", "edited_by")
+        result = self._passed(poison, Poisoning, "rows of the training data")
         return self.poisoned(result, poison.order.seed)
 
     @fixed_threads()
@@ -251,7 +258,32 @@ class Victim:
             RefereeError: keys, shapes or ledger are not as promised, or a weight is not finite.
             SpecError: it is no edit of an encoder, or was made for another one.
         """
-        return self.edited(self._passed(edit, Corruption, "an edit of an encoder", "poisoned_by"), edit.order.seed)
+        return self.edited(self._passed(edit, Corruption, "an edit of an encoder"), edit.order.seed)
+
+    @fixed_threads()
+    def pretrained_by(self, poison: Crafted, *, poisoned: bool = True, **fields: Any) -> Victim:
+        """The victim whose encoder went on learning from images with the poison among them; the referee looks first.
+
+        Compare it with the one whose encoder went on learning as long without poison (`poisoned=False`): what more
+        pre-training does by itself is no success of the attack.
+
+        Args:
+            poison: what `foretaste.attack` gave, of an attack on pre-training images.
+            poisoned: with the poison, or from the clean images alone.
+            fields: of the training, as in `foretaste list simclr`: epochs, lr, batch ...
+
+        Raises:
+            RefereeError: the poison breaks its budget, form, shares or ledger.
+            SpecError: it is no poison of pre-training images, or was made for another victim; an unknown field.
+            EncoderError: the training diverged.
+        """
+        result = self._passed(poison, PretrainingPoison, "pre-training images")
+        assert poison.view.pool is not None
+        pool = Pool(poison.view.pool, SimCLR.configure(**fields))
+        images = pool.poisoned(result.pixels) if poisoned else pool.images
+        seed, setting = poison.order.seed, self.setting
+        encoder = continued(setting.original, images, pool.method, seed, setting.runtime)
+        return self.behind(encoder, seed)
 
     def poisoned(self, poisoning: Poisoning, seed: int, stage: Stage = untimed) -> Victim:
         """The victim with poison among its training rows; its features are computed where the poison is images.
@@ -296,13 +328,13 @@ class Victim:
         assert self.predictions
         return self
 
-    def _passed(self, made: Crafted, kind: type[Any], expected: str, other: str) -> Any:
+    def _passed(self, made: Crafted, kind: type[Any], expected: str) -> Any:
         if not isinstance(made, Crafted):
             raise SpecError(f"{expected}, as foretaste.attack gives it", got=type(made).__name__)
         if not isinstance(made.result, kind):
-            trained = isinstance(made.result, PretrainingPoison)
-            do = "train an encoder on it: `foretaste.audit` with `pretraining`" if trained else f"pass it to `{other}`"
-            raise SpecError(expected, got=f"what {made.attack.name} gives", do=do)
+            raise SpecError(
+                expected, got=f"what {made.attack.name} gives", do=f"pass it to `{DOORS[type(made.result)]}`"
+            )
         if self.attacked:
             raise SpecError("a victim that nobody has attacked", got=repr(self), do="use the one before")
         if made.setting.inputs() != self.setting.inputs():
