@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from foretaste.data import SplitSpec
 
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads to compute with; default: 1, for the same bytes on every machine.")
+    int | None, typer.Option(min=1, help="Threads to compute with; default: the cores of this process.")
 ]
 
 
