@@ -23,7 +23,7 @@ from foretaste.encoders.card import Card
 from foretaste.errors import AttackError, SpecError
 from foretaste.images import Images
 from foretaste.method import since
-from foretaste.runtime import Runtime, digest_tensors, stream
+from foretaste.runtime import Runtime, digest_tensors, stream, training_runtime
 from tests.attacks import attacks_fixture as toy
 from tests.attacks.weights_fixture import OWN, SHADOW, TARGET, WANTED, Tiny, encoder_of, loaded, tinted
 
@@ -357,7 +357,7 @@ def test_steers_a_real_image_behind_the_simclr_encoder(shared: Path) -> None:
     )
     own = Images(pixels, labels, tuple(str(c) for c in range(10)), "cifar10")
     references = own.take((own.labels == wanted).nonzero()[:, 0])
-    runtime = Runtime("cpu", "bfloat16", True)
+    runtime = training_runtime(Runtime())  # bfloat16 where the processor computes in it
     made = PACL().corrupt(EditProblem(Encoder(body, card), (target,), (references,), own, 0, runtime))
     assert made.ledger.figures["similarity"] >= 0.97 and made.ledger.figures["held_out_cosine"] > 0.999
     assert len(made.ledger.changed) == 5 and all(name.startswith("layer4") for name in made.ledger.changed)
