@@ -144,21 +144,21 @@ def craft(attack: Attack, setting: Setting, view: AttackerView, order: Order, pr
     if isinstance(attack, LabelledAttack | TargetedAttack):
         return _on_rows(attack, setting, view, known, order, progress)
     targets, references = _chosen(setting, known, order)
-    kept, rows, result = (targets, references), 0, None
     if isinstance(attack, PretrainingAttack):
         assert known.pool is not None
         assert view.pool is not None
         assert order.budget is not None
         rows = budgeted(order.budget, len(view.pool), len(order.pairs))
         result = _is(PretrainingPoison, attack, attack.poison(targets, references, known.pool, rows, order.seed))
-        return Crafted(attack, setting, order, view, known, result, rows, *kept)
+        return Crafted(attack, setting, order, view, known, result, rows, targets, references)
     assert isinstance(attack, WeightAttack)
     assert known.encoder is not None
     assert known.kept is not None
     surrogate = encoder_surrogate(attack, known.encoder, known.kept, setting.runtime)
     problem = EditProblem(known.encoder, targets, references, known.kept, order.seed, setting.runtime)
     edit = _is(Corruption, attack, attack.corrupt(problem, surrogate, progress))
-    return Crafted(attack, setting, order, view, known, edit.with_ledger(setting.original.body.state_dict()), 0, *kept)
+    edit = edit.with_ledger(setting.original.body.state_dict())
+    return Crafted(attack, setting, order, view, known, edit, 0, targets, references)
 
 
 def _on_rows(

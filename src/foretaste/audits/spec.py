@@ -295,8 +295,9 @@ class TrialSpec(BaseModel):
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """The pairs of its run, its own among them."""
-        assert self.target is not None
+        """The pairs of its run, its own among them; none where the attack is after the accuracy."""
+        if self.target is None:
+            return ()
         return (self.target,) if self.group is None else self.group.pairs
 
     @property

@@ -11,7 +11,7 @@ from foretaste.attacks.base import Attack, Progress, quiet
 from foretaste.audits.attempt import Attempt, record_of
 from foretaste.audits.baseline import Baseline
 from foretaste.audits.crafted import Order, craft
-from foretaste.audits.evaluators.base import Case, Evaluator, Findings
+from foretaste.audits.evaluators.base import Case, Findings
 from foretaste.audits.metrics import accuracy, compare_predictions, target_scores, with_triggered
 from foretaste.audits.preflight import attack_warnings, controls, preflight
 from foretaste.audits.prepare import PreparedAudit
@@ -83,14 +83,13 @@ def attacked(
 
 def order_of(prepared: PreparedAudit, trial: TrialSpec) -> Order:
     """What the attack of a trial is to do."""
-    pairs = () if trial.target is None else trial.pairs
     heads = prepared.defender.certified.defences
-    return Order(trial.budget, trial.run_seed, pairs, prepared.spec.references, heads)
+    return Order(trial.budget, trial.run_seed, trial.pairs, prepared.spec.references, heads)
 
 
 def run_key(trial: TrialSpec) -> str:
     """What decides a run that trials share."""
-    return digest_of([trial.attack, trial.budget, trial.run_seed, trial.pairs if trial.target else None])
+    return digest_of([trial.attack, trial.budget, trial.run_seed, trial.pairs])
 
 
 def _scored(
@@ -100,8 +99,7 @@ def _scored(
     victim, baseline, stage = found.victim, found.baseline, attempt.timer.stage
     assert victim is not None
     assert baseline is not None
-    pairs = () if trial.target is None else trial.pairs
-    case = Case(trial.run_seed, trial.target, pairs, stage)
+    case = Case(trial.run_seed, trial.target, trial.pairs, stage)
     update: dict[str, Any] = {
         "digests": found.digests,
         "scores": {
@@ -120,7 +118,7 @@ def _scored(
         _add(update, findings)
     if trial.target is not None:
         with stage("target"):
-            update["target"] = _target(prepared, trial.target, found, victim, baseline, len(pairs))
+            update["target"] = _target(prepared, trial.target, found, victim, baseline, len(trial.pairs))
     return {**update, "warnings": warnings}
 
 
@@ -162,8 +160,7 @@ def _baseline_trial(prepared: PreparedAudit, trial: TrialSpec, command: str) -> 
         "controls": yardsticks,
     }
     warnings = preflight(prepared, yardsticks)
-    evaluators: tuple[Evaluator[Any, Any], ...] = prepared.defender.evaluators
-    for evaluator in evaluators:
+    for evaluator in prepared.defender.evaluators:
         outcomes = prepared.baseline.outcomes(evaluator, stage)
         findings = evaluator.findings(victim, outcomes, None, Case(stage=stage))
         warnings += findings.warnings
